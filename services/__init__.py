@@ -1,0 +1,1 @@
+"""The services: each takes its own topics and owns its own tables."""

@@ -1,0 +1,1 @@
+"""Commands, queries and events over RabbitMQ: routes, codec, verdict, inbox, and a broker in memory."""

@@ -1,0 +1,79 @@
+"""What a requester says and hears: the header of a call, and how a call can fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from shared.contracts.base import ANONYMOUS, Command, Principal, Query
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The header of a call, taken from the HTTP request.
+
+    `id` is the frame id (uuid7, or `keyed_id` with an Idempotency-Key); `seconds` how long somebody
+    waits; `traceparent` W3C trace context; `client` the client's address; `locale` its language.
+    """
+
+    id: UUID
+    request_id: str
+    principal: Principal = ANONYMOUS
+    seconds: float = 10.0
+    traceparent: str = ""
+    client: str = ""
+    locale: str = ""
+
+
+class CallFailed(Exception):
+    """A call that ended without a reply; `status` is what HTTP answers."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Unavailable(CallFailed):
+    """It did not happen and will not: safe to repeat after `retry_after` seconds."""
+
+    status = 503
+    code = "unavailable"
+    retry_after = 1
+
+
+class OutcomeUnknown(CallFailed):
+    """It may have happened: repeat with the same key to learn."""
+
+    status = 504
+    code = "outcome_unknown"
+
+
+class ServiceFailed(CallFailed):
+    """The service hit a bug; the frame is kept with the dead letters."""
+
+
+class NoSuchTopic(CallFailed):
+    """The service does not know the topic: an older version runs there."""
+
+    status = 502
+    code = "unknown_topic"
+
+
+class Requester(Protocol):
+    """How the gateway talks to services; raises the service's Refusal, or a CallFailed."""
+
+    async def ask(self, message: Command[R] | Query[R], caller: Caller) -> R:
+        """Send and wait for the reply, at most `caller.seconds`."""
+
+    async def submit(self, message: Command[Any], caller: Caller) -> None:
+        """Send without a deadline and return when the broker has it on disk."""
+
+    def stream(self, message: Query[R], caller: Caller) -> AsyncIterator[R]:
+        """Send and yield the parts of the reply as they come; closing the iterator cancels."""

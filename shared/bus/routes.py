@@ -1,0 +1,117 @@
+"""A service's table of handlers; importing it touches no network and leaves the functions as they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from shared.contracts.base import Command, Event, Message, Principal, Query
+from shared.errors import Refusal
+
+R = TypeVar("R")
+M = TypeVar("M", bound=Message)
+D = TypeVar("D")
+H = TypeVar("H", bound=Callable[..., Any])
+Shape = Literal["command", "batch", "query", "stream", "event"]
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
+    """What a handler returns: the reply, and the events to announce once it is committed."""
+
+    reply: R
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job(Generic[M]):
+    """One message of a batch, with what its frame says about it.
+
+    `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door.
+    """
+
+    message: M
+    id: UUID
+    caller: Principal
+    born: datetime
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one run of a handler works with; a service builds its `Deps` from it.
+
+    `db` is the connection of this run's transaction (commands, batches, events), or the pool (queries,
+    streams). For a batch, `caller`, `id` and `born` are those of its first job: use each job's own.
+    """
+
+    db: Any
+    caller: Principal
+    id: UUID
+    born: datetime
+    now: datetime
+    client: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Route:
+    """One row of the table."""
+
+    message: type[Message]
+    shape: Shape
+    handler: Callable[..., Any]
+    inbox: bool = True
+
+
+@dataclass
+class Routes:
+    """The handlers of one service, by topic.
+
+    Handler shapes, `deps` being what the service's `main` makes of a `Call`:
+    - command: `async (message, deps) -> Done`: one transaction per message;
+    - batch:   `async (jobs, deps) -> list[Done | Refusal]`: one transaction for all jobs, one outcome each;
+      when it raises, each job runs alone in a batch of one;
+    - query:   `async (message, deps) -> Done` without events; no transaction;
+    - stream:  `async generator (message, deps)` that yields parts of the reply type;
+    - event:   as command, for an event of another service.
+    """
+
+    service: str
+    table: dict[str, Route] = field(default_factory=dict)
+
+    def command(self, message: type[Command[R]], *, inbox: bool = True) -> Callable[[H], H]:
+        """Register a command handler; `inbox=False` when a repeat has nothing to protect."""
+        return self._add(message, "command", inbox)
+
+    def batch(self, message: type[Command[R]]) -> Callable[[H], H]:
+        """Register a set-based command handler."""
+        return self._add(message, "batch", True)
+
+    def query(self, message: type[Query[R]]) -> Callable[[H], H]:
+        """Register a query handler."""
+        return self._add(message, "query", False)
+
+    def stream(self, message: type[Query[R]]) -> Callable[[H], H]:
+        """Register a query whose reply is a stream of parts."""
+        return self._add(message, "stream", False)
+
+    def event(self, message: type[Event], *, inbox: bool = True) -> Callable[[H], H]:
+        """Listen to another service's event; `inbox=False` when hearing it twice is harmless."""
+        return self._add(message, "event", inbox)
+
+    def _add(self, message: type[Message], shape: Shape, inbox: bool) -> Callable[[H], H]:
+        def register(handler: H) -> H:
+            if message.topic in self.table:
+                raise ValueError(f"{message.topic} has a handler already")
+            self.table[message.topic] = Route(message, shape, handler, inbox)
+            return handler
+
+        return register
+
+
+CommandHandler = Callable[[M, D], Awaitable[Done[R]]]
+BatchHandler = Callable[[Sequence[Job[M]], D], Awaitable[Sequence[Done[R] | Refusal]]]
+StreamHandler = Callable[[M, D], AsyncIterator[R]]
