@@ -1,0 +1,35 @@
+"""Frame ids: uuid7 made at the door, or one id per caller, topic and idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from uuid import UUID
+
+from shared.contracts.base import Principal
+
+
+def uuid7(now_ms: int | None = None) -> UUID:
+    """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
+    moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    random = int.from_bytes(os.urandom(10), "big")
+    high, low = random >> 62 & 0xFFF, random & (1 << 62) - 1
+    return UUID(int=moment << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
+
+
+def born_ms(frame_id: UUID) -> int:
+    """The milliseconds since 1970 a UUIDv7 begins with."""
+    return frame_id.int >> 80
+
+
+def keyed_id(caller: Principal, topic: str, key: str) -> UUID:
+    """A UUIDv8 of sha256(caller, topic, key), so that the same key from the same caller is the same frame.
+
+    Its first nibble is f: the inbox keeps ids without a time in a partition of their own.
+    """
+    named = "\0".join((caller.kind, caller.id, caller.project, topic, key)).encode()
+    value = int.from_bytes(hashlib.sha256(named).digest()[:16], "big")
+    value = value & ~(0xF << 76) | 0x8 << 76
+    value = value & ~(0b11 << 62) | 0b10 << 62
+    return UUID(int=value | 0xF << 124)
