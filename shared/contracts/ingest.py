@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
 from shared.contracts.base import Command, Event, Nothing, Query
 
-Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
 Title = Annotated[str, Meta(min_length=1, max_length=200)]
 Text = Annotated[str, Meta(max_length=8_000)]
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
@@ -39,7 +39,11 @@ class Variable(Struct, frozen=True, kw_only=True):
 
 
 class Dataset(Struct, frozen=True, kw_only=True):
-    """A series of readings and its description; `version` goes into the ETag."""
+    """A series of readings and its description; `version` goes into the ETag.
+
+    `entries` counts the readings that are there, `last_entry_at` is the latest `at` among them;
+    `version` grows with each change of the description, not with readings.
+    """
 
     id: UUID
     channel_id: int
@@ -192,20 +196,33 @@ class ReadingRejected(Struct, frozen=True, kw_only=True):
 
 
 class ReadingsWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of every reading of a `WriteReadings`."""
+    """What became of every reading of a `WriteReadings`, in order of the request.
+
+    `skipped` counts the readings of an import batch that had been stored before: nothing else is said
+    about them.
+    """
 
     entries: tuple[EntryStored, ...]
     rejected: tuple[ReadingRejected, ...] = ()
+    skipped: int = 0
 
 
 class WriteReadings(Command[ReadingsWritten], topic="ingest.write_readings"):
     """Append readings to a dataset; entries are numbered in order of commit, without holes.
 
-    `body` is what the client sent, in `format`: one reading, a list, NDJSON or CSV, UTF-8, at most 1 MiB.
-    A reading that cannot be stored is rejected by itself, or with `strict` refuses all. Nothing stored
-    is a refusal (422). `timezone` reads times that have no offset. `source` and `position` make an
-    import resumable: a batch at or below the position stored for its source changes nothing.
-    `time_column`/`time_format` (strptime) say where a CSV has its time.
+    `body` is what the client sent, in `format`: one reading, a list, NDJSON or CSV, UTF-8, at most 1 MiB
+    and 50,000 readings. A reading is `{id?, at?, values: {tag: value}, status?, latitude?, longitude?,
+    elevation?}`; the `entry` of an exported one is passed over. A reading that cannot be stored is
+    rejected by itself, or with `strict` refuses all.
+
+    Refusals: 400 `malformed` when the body cannot be told apart into readings; 422 `nothing_stored`
+    (and `strict`) with one FieldError per rejected reading, whose `path` is its index (the first 1,000);
+    413 `too_many_readings`; 404 and 403.
+
+    `timezone` (IANA name or +hh:mm) reads times that have no offset. `source` and `position` make an
+    import resumable: a batch at or below the position stored for its source changes nothing; one of
+    which nothing is stored does not move it. `time_column`/`time_format` (strptime) say where a CSV has
+    its time, else it is `at` in RFC 3339; without such a column all are of the time of the request.
     """
 
     dataset_id: UUID
@@ -267,8 +284,11 @@ class GetReading(Query[Reading], topic="ingest.get_reading"):
 class ExportReadings(Query[bytes], topic="ingest.export_readings"):
     """Every reading of a range, oldest first, streamed as parts of CSV or NDJSON text.
 
-    CSV: a header line, `time_column` first (default `at`), then the tags in order of field; `time_format`
-    and `timezone` (IANA name or +hh:mm) say how times are written, RFC 3339 in UTC when absent.
+    CSV: a header line, `time_column` first (default `at`), then the tags in order of field, then (without
+    `variables`) `status`, `latitude`, `longitude`, `elevation` when the dataset has ever had them; lines end
+    with LF and the last one has no line break (RFC 4180 leaves it open). `time_format` (strftime) and
+    `timezone` (IANA name or +hh:mm) say how times are written, RFC 3339 in UTC when absent. Imported with
+    the same options, either format gives the same readings: a text that would be read as a number is quoted.
     """
 
     dataset_id: UUID
@@ -282,11 +302,14 @@ class ExportReadings(Query[bytes], topic="ingest.export_readings"):
 
 
 class CorrectReading(Command[Reading], topic="ingest.correct_reading"):
-    """Replace the given values (JSON object, raw) of one reading; its entry number and time stay."""
+    """Replace the given values of one reading; its entry number, its time and its other values stay.
+
+    `values` is the JSON object `{tag: value}` as the client sent it.
+    """
 
     dataset_id: UUID
     entry: int
-    values: Raw
+    values: bytes
 
 
 class DeletedReadings(Struct, frozen=True, kw_only=True):
@@ -313,7 +336,10 @@ class DeleteReadings(Command[DeletedReadings], topic="ingest.delete_readings"):
 class Ledger(Struct, frozen=True, kw_only=True):
     """Where every reading went; all but `in_flight` change in the transaction that stores the rows.
 
-    `in_flight` is an estimate of accepted (202) readings not yet stored.
+    A body that cannot be read counts as one reading, `malformed`; a correct reading refused with its
+    neighbours as `strict`. `in_flight` is an estimate of accepted (202) readings not yet stored; nobody
+    measures it yet and it is 0. `expired` counts what ran out of time inside ingest; frames that do so
+    before never reach it.
     """
 
     stored: int
