@@ -25,7 +25,7 @@ CREATE TABLE delivery_attempt (
 -- Make the partitions from `keep_hours` ago to `ahead_hours` from now, drop older ones, prune keyed rows.
 -- Attached rather than created in place: ATTACH does not stop readers and writers of the parent.
 CREATE FUNCTION keep_inbox(keep_hours integer, ahead_hours integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout TO '2s' AS $$
 DECLARE
     hour timestamptz;
     name text;

@@ -1,0 +1,154 @@
+"""PostgreSQL: one pool per process, and which of its errors mean that it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from asyncpg import exceptions as pg
+
+from shared.errors import Away
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+OLDEST_SERVER = 15
+CONNECT_SECONDS = 5.0
+ACQUIRE_SECONDS = 5.0
+# Longer than the server's own `statement_timeout` (30 s, see migrate.py): what ends here is a server
+# that no longer answers, not a slow statement.
+COMMAND_SECONDS = 32.0
+
+
+class Unsuitable(Exception):
+    """The server answers but cannot keep our promises; says what to change."""
+
+
+class Database:
+    """A pool of `size` connections, opened as they are needed; usable again by itself after an outage."""
+
+    def __init__(self, url: str, *, size: int = 8, application_name: str) -> None:
+        self._url = url
+        self._size = size
+        self._application_name = application_name
+        self._pool: Pool | None = None
+
+    async def open(self) -> None:
+        """Connect once; raises Away while the server does not answer (try again), Unsuitable for ever."""
+        if self._pool is None:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._size,
+                max_queries=1_000_000,
+                max_inactive_connection_lifetime=300,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"application_name": self._application_name},
+                init=_suitable,
+                reset=_nothing_to_reset,
+            )
+        await self.ping()
+
+    @property
+    def pool(self) -> Pool:
+        """The asyncpg pool, for statements outside a transaction."""
+        if self._pool is None:
+            raise RuntimeError("the database is not open")
+        return self._pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool; raises Away when there is none to be had in time."""
+        try:
+            connection = await self.pool.acquire(timeout=ACQUIRE_SECONDS)
+        except Exception as error:
+            if isinstance(error, OSError) or away(error):
+                raise Away(f"no connection to PostgreSQL: {error or type(error).__name__}") from error
+            raise
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction, committed unless the block raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """Return when the server has answered; raises what `away` knows when it does not."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1", timeout=ACQUIRE_SECONDS)
+
+    async def close(self) -> None:
+        """Close every connection; waits 5 s for those in use, then cuts them."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await _close(pool)
+
+
+def away(error: BaseException) -> bool:
+    """Whether an error means that the database does not answer, restarts or cannot write: not a bug of ours.
+
+    Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    if isinstance(error, pg.InterfaceError):
+        return "is clos" in str(error)  # "connection is closed", "pool is closing"
+    if isinstance(error, OSError):
+        return isinstance(error, _AWAY_OS) or error.errno in _AWAY_ERRNO
+    return isinstance(error, _AWAY) and not isinstance(error, pg.ProtocolViolationError)
+
+
+def again(error: BaseException) -> bool:
+    """Whether a new transaction may succeed at once: after a deadlock, or a plan outdated by a migration."""
+    return isinstance(error, _AGAIN)
+
+
+_AWAY = (
+    Away,
+    pg.PostgresConnectionError,  # class 08
+    pg.InsufficientResourcesError,  # class 53: disk full, out of memory, too many connections
+    pg.AdminShutdownError,
+    pg.CrashShutdownError,
+    pg.CannotConnectNowError,
+    pg.PostgresIOError,
+    pg.ReadOnlySQLTransactionError,  # a standby before its promotion
+)
+_AWAY_OS = (ConnectionError, TimeoutError, socket.gaierror)
+_AWAY_ERRNO = {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN}
+_AGAIN = (pg.DeadlockDetectedError, pg.SerializationError, pg.InvalidCachedStatementError)
+
+
+async def _suitable(connection: Any) -> None:
+    version = connection.get_server_version().major
+    if version < OLDEST_SERVER:
+        raise Unsuitable(f"PostgreSQL {version} is too old: {OLDEST_SERVER} or later is needed.")
+    commit = await connection.fetchval("SHOW synchronous_commit", timeout=CONNECT_SECONDS)
+    if commit not in ("on", "remote_apply"):
+        raise Unsuitable(
+            f"synchronous_commit is {commit!r} for this role: a 2xx would not mean that it is on disk. "
+            "Set it to 'on' in the server's configuration or with ALTER ROLE."
+        )
+
+
+async def _nothing_to_reset(connection: Any) -> None:
+    """Saves asyncpg's `RESET ALL` at every release.
+
+    Safe because our code keeps no state in a session: SET LOCAL, pg_advisory_xact_lock and cursors
+    in transactions only; asyncpg rolls an open transaction back by itself.
+    """
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()

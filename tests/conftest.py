@@ -1,0 +1,66 @@
+"""Fixtures every test may ask for; servers come from `./posthouse test`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from shared.vault import Vault
+from tests.servers import SECRET_KEY, Place, cloned_database, migrated_database, required
+
+
+@pytest.fixture(scope="session")
+def secret_key() -> str:
+    """The server key of all tests."""
+    return SECRET_KEY
+
+
+@pytest.fixture(scope="session")
+def vault(secret_key: str) -> Vault:
+    """Seals and locks under the server key of all tests."""
+    return Vault(secret_key)
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Place:
+    """The administrator's database of the PostgreSQL under test."""
+    return Place(required("POSTHOUSE_TEST_DATABASE_URL"))
+
+
+@pytest.fixture(scope="session")
+async def database_template(database_server: Place) -> AsyncIterator[Place]:
+    """A migrated database that is only copied, never used."""
+    async with migrated_database(database_server) as place:
+        yield place
+
+
+@pytest.fixture
+async def database(database_template: Place) -> AsyncIterator[Place]:
+    """A migrated database for one test: `database.url("ingest")`, `database.admin_url`."""
+    async with cloned_database(database_template) as place:
+        yield place
+
+
+@pytest.fixture
+def database_url(database: Place) -> Callable[[str], str]:
+    """`database_url("ingest")`: the address of that service in this test's database."""
+    return database.url
+
+
+@pytest.fixture(scope="session")
+def amqp_url() -> str:
+    """The administrator's address of the RabbitMQ under test."""
+    return required("POSTHOUSE_TEST_AMQP_URL")
+
+
+@pytest.fixture(scope="session")
+def management_url() -> str:
+    """Its management address, with account."""
+    return required("POSTHOUSE_TEST_MANAGEMENT_URL")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """The Redis or Valkey under test; shared by all tests, so use keys of your own."""
+    return required("POSTHOUSE_TEST_REDIS_URL")
