@@ -17,6 +17,7 @@ from deploy.cli.progress import Progress
 # Columns the server reads as parts of a reading, not as variables.
 PARTS = frozenset({"id", "entry", "at", "status", "latitude", "longitude", "elevation"})
 DEFAULT_TIME_COLUMN = "at"
+NOTHING_STORED = "nothing_stored"
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
 
@@ -44,11 +45,15 @@ class Refused:
 
 @dataclass
 class Outcome:
-    """What became of a file; `resumed` is the line an earlier run had come to."""
+    """What became of a file.
+
+    `resumed` is the line an earlier run had come to, `skipped` counts readings it stored after that.
+    """
 
     lines: int = 0
     resumed: int = 0
     stored: int = 0
+    skipped: int = 0
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -142,11 +147,13 @@ class Import:
         try:
             answer = await server.post(path, key=key, params=params, data=batch.body, headers=CSV)
         except Problem as problem:
-            if "rejected" not in problem.body:
+            if problem.code != NOTHING_STORED:
                 raise
-            answer = problem.body  # nothing of this batch was stored, for these reasons
+            # Each reason is a mistake of the request whose path is the index of its line.
+            answer = {"entries": [], "rejected": [{**one, "index": one["path"]} for one in problem.errors]}
         refused = [_refused(batch, one) for one in answer.get("rejected", ())]
-        self.outcome.stored += len(answer.get("entries", ()))
+        self.outcome.stored += len(answer["entries"])
+        self.outcome.skipped += int(answer.get("skipped", 0))
         self.outcome.refused += refused
         self.report.add(refused)
 

@@ -127,6 +127,8 @@ def _tell(outcome: Outcome, seconds: float, report: Path | None) -> None:
         lines.append(f"and {more:,} more refused lines" + ("" if report else "; --report FILE keeps them"))
     if outcome.resumed:
         lines.append(f"an earlier run had come to line {outcome.resumed:,} of {outcome.lines:,}")
+    if outcome.skipped:
+        lines.append(f"{outcome.skipped:,} readings had been stored by an earlier run meanwhile")
     words = f"{outcome.stored:,} readings stored, {len(outcome.refused):,} lines refused"
     print("\n".join([*lines, f"{words}, {seconds:.1f} s"]), file=sys.stderr)
 

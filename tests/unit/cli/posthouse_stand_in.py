@@ -93,14 +93,15 @@ class StandIn:
         self.bodies.append(body)
         reader = csv.DictReader(io.StringIO(body))
         kept: list[dict[str, str]] = []
-        rejected = []
+        rejected: list[dict[str, Any]] = []
         for row in reader:
             if WRONG in row.values():
                 rejected.append({"index": reader.line_num, "code": "bad_value", "message": "no number"})
             else:
                 kept.append(row)
         if not kept:
-            return 422, {"code": "nothing_stored", "detail": "no line was stored", "rejected": rejected}
+            errors = [{"in": "body", "path": str(one.pop("index")), **one} for one in rejected]
+            return 422, {"code": "nothing_stored", "detail": "no line was stored", "errors": errors}
         position = int(request.query["position"])
         self.positions[request.query["source"]] = position
         self.rows += kept
