@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 OLDEST_SERVER = 15
-CONNECT_SECONDS = 5.0
-ACQUIRE_SECONDS = 5.0
-# Longer than the server's own `statement_timeout` (30 s, see migrate.py): what ends here is a server
-# that no longer answers, not a slow statement.
-COMMAND_SECONDS = 32.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many seconds a server that does not answer is waited for.
+
+    `command` is longer than the server's own `statement_timeout` (30 s, see migrate.py): what ends here
+    is a server that no longer answers, not a slow statement.
+    """
+
+    connect: float = 5.0
+    acquire: float = 5.0
+    command: float = 32.0
 
 
 class Unsuitable(Exception):
@@ -33,8 +42,11 @@ class Unsuitable(Exception):
 class Database:
     """A pool of `size` connections, opened as they are needed; usable again by itself after an outage."""
 
-    def __init__(self, url: str, *, size: int = 8, application_name: str) -> None:
+    def __init__(
+        self, url: str, *, size: int = 8, application_name: str, patience: Patience = Patience()
+    ) -> None:
         self._url = url
+        self._patience = patience
         self._size = size
         self._application_name = application_name
         self._pool: Pool | None = None
@@ -48,8 +60,8 @@ class Database:
                 max_size=self._size,
                 max_queries=1_000_000,
                 max_inactive_connection_lifetime=300,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
+                timeout=self._patience.connect,
+                command_timeout=self._patience.command,
                 server_settings={"application_name": self._application_name},
                 init=_suitable,
                 reset=_nothing_to_reset,
@@ -67,10 +79,10 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool; raises Away when there is none to be had in time."""
         try:
-            connection = await self.pool.acquire(timeout=ACQUIRE_SECONDS)
+            connection = await self.pool.acquire(timeout=self._patience.acquire)
         except Exception as error:
             if isinstance(error, OSError) or away(error):
-                raise Away(f"no connection to PostgreSQL: {error or type(error).__name__}") from error
+                raise Away(f"no connection to PostgreSQL: {str(error) or type(error).__name__}") from error
             raise
         try:
             yield connection
@@ -86,13 +98,13 @@ class Database:
     async def ping(self) -> None:
         """Return when the server has answered; raises what `away` knows when it does not."""
         async with self.connection() as connection:
-            await connection.execute("SELECT 1", timeout=ACQUIRE_SECONDS)
+            await connection.execute("SELECT 1", timeout=self._patience.acquire)
 
     async def close(self) -> None:
         """Close every connection; waits 5 s for those in use, then cuts them."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await _close(pool)
+            await _close(pool, self._patience.connect)
 
 
 def away(error: BaseException) -> bool:
@@ -131,7 +143,7 @@ async def _suitable(connection: Any) -> None:
     version = connection.get_server_version().major
     if version < OLDEST_SERVER:
         raise Unsuitable(f"PostgreSQL {version} is too old: {OLDEST_SERVER} or later is needed.")
-    commit = await connection.fetchval("SHOW synchronous_commit", timeout=CONNECT_SECONDS)
+    commit = await connection.fetchval("SHOW synchronous_commit")
     if commit not in ("on", "remote_apply"):
         raise Unsuitable(
             f"synchronous_commit is {commit!r} for this role: a 2xx would not mean that it is on disk. "
@@ -147,8 +159,8 @@ async def _nothing_to_reset(connection: Any) -> None:
     """
 
 
-async def _close(pool: Pool) -> None:
+async def _close(pool: Pool, seconds: float) -> None:
     try:
-        await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
+        await asyncio.wait_for(pool.close(), seconds)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         pool.terminate()
