@@ -1,0 +1,29 @@
+# Every target is one command of ./posthouse, which works without make as well.
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check locks
+
+help:
+	@echo 'make up      start everything; Ctrl-C stops it (DETACH=1: return when ready; SCALE="gateway=2 ingest=3")'
+	@echo 'make down    stop what make up DETACH=1 started; the data stays'
+	@echo 'make test    run the tests on servers of their own (ARGS="-k name": arguments of pytest)'
+	@echo 'make check   style, types, and who may import whom'
+
+up:
+	@./posthouse up $(if $(filter 1 yes true,$(DETACH)),--detach) $(if $(SCALE),--scale "$(SCALE)")
+
+down:
+	@./posthouse down
+
+test:
+	@./posthouse test $(ARGS)
+
+check:
+	@./posthouse check
+
+# After a change of dependencies in pyproject.toml. Needs uv; no address and no path may be left in a lock.
+compile = uv --no-config pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
+locks:
+	$(compile) pyproject.toml --all-extras -o requirements-dev.lock
+	$(compile) pyproject.toml --extra embedded -c requirements-dev.lock -o requirements.lock
+	! grep -nE '://|file:' requirements.lock requirements-dev.lock

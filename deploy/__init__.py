@@ -1,0 +1,1 @@
+"""How Posthouse is run: servers, launcher, preparation."""

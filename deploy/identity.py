@@ -1,0 +1,30 @@
+"""Every password between our own parts, derived from the one secret key so that none has to be stored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+LENGTH = 32
+
+
+def new_secret_key() -> str:
+    """32 random bytes as base64url, the form of `POSTHOUSE_SECRET_KEY`."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+
+
+def derive_password(secret_key: str, label: str) -> str:
+    """The same 32 URL-safe characters for the same key and label (`amqp:<account>`, `postgres:<role>`)."""
+    return _derive(secret_key, "password:" + label)[:LENGTH]
+
+
+def fingerprint(secret_key: str) -> str:
+    """Tells whether data was made with this key; gives nothing of the key away."""
+    return _derive(secret_key, "fingerprint")[:16]
+
+
+def _derive(secret_key: str, label: str) -> str:
+    digest = hmac.new(secret_key.encode(), label.encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode()

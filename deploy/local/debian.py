@@ -1,0 +1,91 @@
+"""Packages of Debian and its relatives, unpacked into the checkout: no root, no service, nothing installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+from deploy.local.errors import Failure
+from deploy.local.instance import run_logged
+
+_TREE_ONLY = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+
+
+class Apt:
+    """apt with lists and downloads of its own; signatures are checked as on the machine."""
+
+    def __init__(self, home: Path, log: Path) -> None:
+        self._home = home
+        self._log = log
+        self._lists_ready = False
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def present() -> bool:
+        """Whether this machine has it."""
+        return bool(shutil.which("apt-get") and shutil.which("dpkg"))
+
+    def unpack(self, package: str, family: str, into: Path) -> None:
+        """Download a package, with those it needs whose names begin like the family, and unpack all."""
+        with self._lock:
+            self._update()
+        packages = self._needs(package, family)
+        downloads = self._home / "downloads" / package
+        shutil.rmtree(downloads, ignore_errors=True)
+        downloads.mkdir(parents=True)
+        run_logged(
+            ["apt-get", *self._options(), "download", *packages],
+            self._log,
+            f"apt-get could not download {package}",
+            cwd=downloads,
+        )
+        into.mkdir(parents=True, exist_ok=True)
+        for archive in sorted(downloads.glob("*.deb")):
+            run_logged(["dpkg", "-x", archive, into], self._log, f"{archive.name} could not be unpacked")
+        shutil.rmtree(downloads)
+
+    def _update(self) -> None:
+        if self._lists_ready:
+            return
+        for directory in ("lists/partial", "cache/archives/partial"):
+            (self._home / directory).mkdir(parents=True, exist_ok=True)
+        # One source of several that cannot be reached is no failure yet: the download will tell.
+        with self._log.open("a") as log:
+            subprocess.run(
+                ["apt-get", *self._options(), "update"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
+        self._lists_ready = True
+
+    def _needs(self, package: str, family: str) -> list[str]:
+        flags = [f"--no-{kind}" for kind in _TREE_ONLY]
+        answer = subprocess.run(
+            ["apt-cache", *self._options(), "depends", "--recurse", *flags, package],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        names = {line for line in answer.stdout.splitlines() if re.match(family, line)}
+        if package not in names:
+            raise Failure(
+                f"apt knows no package {package}: is there a network, and are Debian's sources set?",
+                self._log,
+            )
+        return sorted(names)
+
+    def _options(self) -> list[str]:
+        settings = {
+            "Dir::State::lists": self._home / "lists",
+            "Dir::Cache": self._home / "cache",
+            "Debug::NoLocking": "1",
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
+        return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]

@@ -1,0 +1,74 @@
+"""Asking a server whether it can be used yet, with nothing but sockets.
+
+A probe is an address: `http://...` (answers 200), `amqp://`, `postgres://`, `redis://`, `tcp://`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+from collections.abc import Callable
+from urllib.parse import SplitResult, unquote, urlsplit
+
+
+def answers(probe: str, seconds: float = 2.0) -> bool:
+    """Whether the server at this address is ready for work now."""
+    url = urlsplit(probe)
+    try:
+        return _ASK[url.scheme](url, seconds)
+    except (OSError, http.client.HTTPException, EOFError):
+        return False
+
+
+def _http(url: SplitResult, seconds: float) -> bool:
+    connection = http.client.HTTPConnection(*_place(url), timeout=seconds)
+    try:
+        connection.request("GET", url.path, headers={"Connection": "close"})
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+def _tcp(url: SplitResult, seconds: float) -> bool:
+    with socket.create_connection(_place(url), seconds):
+        return True
+
+
+def _amqp(url: SplitResult, seconds: float) -> bool:
+    """A broker that is ready answers the protocol header with a method frame (AMQP 0-9-1, 4.2.2)."""
+    return _first_byte(url, seconds, b"AMQP\x00\x00\x09\x01") == b"\x01"
+
+
+def _postgres(url: SplitResult, seconds: float) -> bool:
+    """Answers a StartupMessage with Authentication (R); while it starts or stops, with Error (E)."""
+    body = struct.pack("!I", 196608) + b"user\x00postgres\x00database\x00postgres\x00\x00"
+    return _first_byte(url, seconds, struct.pack("!I", len(body) + 4) + body) == b"R"
+
+
+def _redis(url: SplitResult, seconds: float) -> bool:
+    """PONG comes only when the data is loaded."""
+    hello = f"AUTH {unquote(url.password)}\r\nPING\r\n" if url.password else "PING\r\n"
+    with socket.create_connection(_place(url), seconds) as link, link.makefile("rwb") as stream:
+        stream.write(hello.encode())
+        stream.flush()
+        return any(stream.readline() == b"+PONG\r\n" for _ in range(hello.count("\n")))
+
+
+def _first_byte(url: SplitResult, seconds: float, hello: bytes) -> bytes:
+    with socket.create_connection(_place(url), seconds) as link:
+        link.sendall(hello)
+        return link.recv(1)
+
+
+def _place(url: SplitResult) -> tuple[str, int]:
+    return url.hostname or "127.0.0.1", url.port or 0
+
+
+_ASK: dict[str, Callable[[SplitResult, float], bool]] = {
+    "http": _http,
+    "tcp": _tcp,
+    "amqp": _amqp,
+    "postgres": _postgres,
+    "redis": _redis,
+}

@@ -1,0 +1,135 @@
+"""Our own processes: which there are, how many of each, and what each is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from deploy.identity import derive_password
+from deploy.local.errors import Failure
+from deploy.local.instance import Instance, plain_environment
+from deploy.local.ports import WEB_PORT, Ports
+from deploy.local.program import Program
+from deploy.local.settings import SECRET_KEY
+
+GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Administrators' addresses of the servers; an empty one is not known."""
+
+    amqp: str = ""
+    management: str = ""
+    mqtt: str = ""
+    database: str = ""
+    redis: str = ""
+
+    def environment(self, prefix: str = "POSTHOUSE") -> dict[str, str]:
+        """As variables, the form of `addresses.env`."""
+        named = {f"{prefix}_{name.upper()}_URL": value for name, value in vars(self).items()}
+        return {name: value for name, value in named.items() if value}
+
+
+ADDRESS_NAMES = tuple(f"POSTHOUSE_{item.name.upper()}_URL" for item in fields(Addresses))
+
+
+def service_names(instance: Instance) -> list[str]:
+    """Every service that can be run, the gateway last."""
+    found = sorted(path.parent.name for path in instance.root.glob("services/*/__main__.py"))
+    return sorted(found, key=lambda name: name == GATEWAY)
+
+
+def base_environment(instance: Instance, key: str) -> dict[str, str]:
+    """What every process of ours gets: all settings in force, wherever they came from."""
+    unset = {"POSTHOUSE_LOCAL", "POSTHOUSE_ENV_FILE", "POSTHOUSE_DATA", *ADDRESS_NAMES}
+    given = {name: value for name, value in instance.settings.values.items() if name not in unset}
+    directories = {"POSTHOUSE_LOCAL": str(instance.local), "POSTHOUSE_DATA": str(instance.data)}
+    return plain_environment() | given | directories | {SECRET_KEY: key, "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Services:
+    """Makes the program of each process of each service."""
+
+    instance: Instance
+    ports: Ports
+    addresses: Addresses
+    key: str
+    scale: Mapping[str, int]
+
+    @property
+    def web_host(self) -> str:
+        """The address the gateway listens on."""
+        return self.instance.settings.get("POSTHOUSE_HOST")
+
+    @property
+    def web_port(self) -> int:
+        """The port all gateways share."""
+        fixed = self.instance.settings.get("POSTHOUSE_PORT")
+        return self.ports.get("web", fixed, first=WEB_PORT, host=self.web_host)
+
+    @property
+    def web_url(self) -> str:
+        """Where a browser on this machine goes."""
+        host = "127.0.0.1" if self.web_host in ("0.0.0.0", "::") else self.web_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.web_port}"
+
+    def programs(self) -> list[Program]:
+        """One for each process, as many of each service as the scale says."""
+        names = service_names(self.instance)
+        if unknown := sorted(set(self.scale) - set(names)):
+            raise Failure(f"scale: there is no service {unknown[0]}; there are {', '.join(names) or 'none'}.")
+        return [self._program(name, i) for name in names for i in range(1, self.scale.get(name, 1) + 1)]
+
+    def _program(self, service: str, number: int) -> Program:
+        name = process_name(service, number)
+        own, address = self._listens(service, name)
+        return Program(
+            name=name,
+            command=(str(self.instance.python), "-m", f"services.{service}"),
+            env=base_environment(self.instance, self.key) | self._accounts(service) | own,
+            log=self.instance.logs / f"{name}.log",
+            probes=(f"{address}/readyz",),
+            cwd=self.instance.root,
+            address=self.web_url if service == GATEWAY else address,
+        )
+
+    def _listens(self, service: str, name: str) -> tuple[dict[str, str], str]:
+        several_gateways = self.scale.get(GATEWAY, 1) > 1
+        own: dict[str, str] = {}
+        address = self.web_url
+        if service != GATEWAY or several_gateways:
+            own["POSTHOUSE_OPS_ADDRESS"] = f"127.0.0.1:{self.ports.get(name)}"
+            address = f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
+        if service == GATEWAY:
+            own |= {"POSTHOUSE_HOST": self.web_host, "POSTHOUSE_PORT": str(self.web_port)}
+            if several_gateways:
+                own["POSTHOUSE_REUSE_PORT"] = "1"
+        return own, address
+
+    def _accounts(self, service: str) -> dict[str, str]:
+        """The servers' addresses with this service's own account: less than an administrator may do."""
+        role = f"posthouse_{service}"
+        return {
+            "POSTHOUSE_AMQP_URL": with_account(
+                self.addresses.amqp, service, derive_password(self.key, f"amqp:{service}")
+            ),
+            "POSTHOUSE_DATABASE_URL": with_account(
+                self.addresses.database, role, derive_password(self.key, f"postgres:{role}")
+            ),
+            "POSTHOUSE_REDIS_URL": self.addresses.redis,
+        }
+
+
+def process_name(service: str, number: int) -> str:
+    """`gateway`, then `gateway-2`."""
+    return service if number == 1 else f"{service}-{number}"
+
+
+def with_account(url: str, name: str, password: str) -> str:
+    """The same address for another account."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(name, safe='')}:{quote(password, safe='')}@{place}"))

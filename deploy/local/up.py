@@ -1,0 +1,184 @@
+"""One instance from nothing to ready, and to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.identity import fingerprint
+from deploy.local.console import Console
+from deploy.local.errors import Failure, tail
+from deploy.local.files import try_lock, write
+from deploy.local.instance import Instance
+from deploy.local.ports import Ports
+from deploy.local.processes import Process
+from deploy.local.rabbitmq import ADMIN
+from deploy.local.servers import STOP_ORDER, Servers
+from deploy.local.services import Services, base_environment, service_names
+from deploy.local.settings import SECRET_KEY, secret_key
+from deploy.local.supervisor import Supervisor
+
+PREPARE_SECONDS = 120
+
+
+class AlreadyRunning(Exception):
+    """Another supervisor has this instance."""
+
+
+async def supervise(instance: Instance, scale: Mapping[str, int], console: Console, began: float) -> None:
+    """Start everything, keep it running until a signal, stop everything; raises Failure or AlreadyRunning."""
+    lock = try_lock(instance.run / "supervisor.lock")
+    if lock is None:
+        raise AlreadyRunning
+    with lock:
+        stop_left_over(instance, console)
+        end = _signals()
+        supervisor = Supervisor(instance, console)
+        try:
+            start = asyncio.create_task(_start(instance, scale, supervisor, console, began))
+            ended = asyncio.create_task(end.wait())
+            await asyncio.wait({start, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                start.result()
+                console.ready()
+                watch = asyncio.create_task(supervisor.watch_logs())
+                await ended
+                watch.cancel()
+            else:
+                start.cancel()
+                await asyncio.gather(start, return_exceptions=True)
+        finally:
+            with console.step("stop", "in order: gateway, services, servers"):
+                await supervisor.stop(STOP_ORDER)
+            instance.state.unlink(missing_ok=True)
+
+
+def _signals() -> asyncio.Event:
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end.set)
+    return end
+
+
+async def _start(
+    instance: Instance, scale: Mapping[str, int], supervisor: Supervisor, console: Console, began: float
+) -> None:
+    seconds = instance.settings.number("POSTHOUSE_START_SECONDS")
+    key = _checked_key(instance)
+    ports = Ports(instance.run / "ports.json")
+    servers = Servers(instance, ports, key)
+    with console.step("data", "directories and configuration"):
+        programs = await servers.programs()
+    await supervisor.start(programs, seconds)
+    with console.step("prepare", "accounts, schemas, queues"):
+        await _prepare(instance, servers, key)
+    services = Services(instance, ports, servers.addresses, key, scale)
+    _write_addresses(instance, services)
+    await supervisor.start(services.programs(), seconds)
+    supervisor.facts["summary"] = summary(instance, services, servers)
+    supervisor.write_state()
+    console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
+    for line in supervisor.facts["summary"]:
+        console.line(line)
+
+
+def _checked_key(instance: Instance) -> str:
+    """The secret key, if it is the one this data was made with."""
+    mark = instance.data / "key-fingerprint"
+    key = instance.settings.get(SECRET_KEY)
+    if mark.exists() and (not key or mark.read_text().strip() != fingerprint(key)):
+        raise Failure(
+            f"The data in {instance.data} was made with another {SECRET_KEY}: bring back the settings file "
+            f"{instance.settings.file} that was beside it."
+        )
+    key = secret_key(instance.settings)
+    write(mark, fingerprint(key) + "\n")
+    return key
+
+
+async def _prepare(instance: Instance, servers: Servers, key: str) -> None:
+    log = instance.logs / "prepare.log"
+    with log.open("ab") as file:
+        child = await asyncio.create_subprocess_exec(
+            str(instance.python),
+            "-m",
+            "deploy.prepare",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=base_environment(instance, key) | servers.addresses.environment(),
+            cwd=instance.root,
+        )
+    try:
+        code = await asyncio.wait_for(child.wait(), PREPARE_SECONDS)
+    except TimeoutError:
+        raise Failure(f"not done after {PREPARE_SECONDS} s", log) from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+    if code != 0:
+        raise Failure((tail(log, 1) or [f"exit code {code}"])[0], log)
+
+
+def _write_addresses(instance: Instance, services: Services) -> None:
+    values = {"POSTHOUSE_URL": services.web_url} | services.addresses.environment()
+    head = "# Administrators' addresses of this instance, with passwords. Written at every start.\n"
+    write(instance.addresses, head + "".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def summary(instance: Instance, services: Services, servers: Servers) -> list[str]:
+    """The short block that says where everything is."""
+    lines = [
+        ("Web", services.web_url + "/"),
+        ("API docs", services.web_url + "/docs"),
+        ("RabbitMQ", _management(instance, servers)),
+        ("Metrics", _metrics(instance, services, servers)),
+        ("Logs", f"{_short(instance.logs)}/   or: ./posthouse logs [name] -f"),
+        ("Stop", "Ctrl-C, or from elsewhere: ./posthouse down"),
+    ]
+    return [f"  {name:<10} {value}" for name, value in lines if value]
+
+
+def _management(instance: Instance, servers: Servers) -> str:
+    if servers.rabbit is None:
+        return ""
+    where = f"http://127.0.0.1:{servers.rabbit.ports.management}/"
+    return f"{where}   account {ADMIN}, password in {_short(instance.addresses)}"
+
+
+def _metrics(instance: Instance, services: Services, servers: Servers) -> str:
+    behind = [f"{name} :{services.ports.get(name)}" for name in service_names(instance) if name != "gateway"]
+    if servers.rabbit:
+        behind.append(f"rabbitmq :{servers.rabbit.ports.prometheus}")
+    return f"{services.web_url}/metrics" + (f"   and {', '.join(behind)}" if behind else "")
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def stop_left_over(instance: Instance, console: Console) -> list[str]:
+    """Stop what an earlier supervisor left behind when it was killed; only what is surely the same."""
+    programs = instance.read_state().get("programs", {})
+    left = {
+        name: facts
+        for name, facts in programs.items()
+        if facts["process"] and Process(*facts["process"]).alive()
+    }
+    for takes in STOP_ORDER:
+        group = {name: left.pop(name) for name in list(left) if takes(name)}
+        for facts in group.values():
+            Process(*facts["process"]).signal(signal.Signals(facts["stop_signal"]))
+        for name, facts in group.items():
+            Process(*facts["process"]).wait_or_kill(facts["stop_seconds"])
+            console.line(f"  {name} was left by an earlier start and has been stopped")
+    for name in programs:
+        (instance.run / f"{name}.pid").unlink(missing_ok=True)
+    return list(programs)
