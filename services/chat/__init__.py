@@ -1,0 +1,1 @@
+"""Rooms, messages, read positions and presence will live here; so far it only owns its queues."""

@@ -1,0 +1,21 @@
+"""Wiring only."""
+
+from __future__ import annotations
+
+from services.worker.handlers import Deps, routes
+from services.worker.settings import Settings
+from services.worker.store import Store
+from shared.runtime import run_service, running
+from shared.settings import load
+
+
+async def main() -> None:
+    """Serve until told to stop."""
+    settings = load(Settings)
+    async with running(settings) as service:
+        await service.serve(routes, lambda call: Deps(Store(call.db), settings.log_days))
+
+
+def run() -> None:
+    """Entry of the process."""
+    run_service(main)

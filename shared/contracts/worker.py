@@ -1,0 +1,32 @@
+"""What crosses the wire to worker: log lines, and the timers it sends to itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from shared.contracts.base import Command, Nothing
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line a service shipped: when, how grave, what happened, and during which request.
+
+    `trace_id` is the 32 hexadecimal digits of the W3C trace context; `fields` is whatever else the
+    line says, as JSON would hold it.
+    """
+
+    at: datetime
+    level: Level
+    service: Annotated[str, Meta(max_length=64)]
+    event: Annotated[str, Meta(max_length=2_000)]
+    request_id: Annotated[str, Meta(max_length=200)] = ""
+    trace_id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    fields: dict[str, Any] = {}
+
+
+class KeepLogs(Command[Nothing], topic="worker.keep_logs", senders=frozenset()):
+    """Make the partitions of the coming days and drop those past LOG_DAYS; sent by worker to itself."""
