@@ -1,0 +1,49 @@
+"""What is being worked on right now in this task: the ids every log line of it carries."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import TracebackType
+from typing import NamedTuple
+
+
+class Trail(NamedTuple):
+    """Ids that lead from a log line to its request: the door's id, the W3C trace context, the frame."""
+
+    request_id: str = ""
+    traceparent: str = ""
+    frame: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hexadecimal digits of the trace (https://www.w3.org/TR/trace-context/), or nothing."""
+        return self.traceparent[3:35] if len(self.traceparent) >= 55 else ""
+
+
+NOWHERE = Trail()
+_trail: ContextVar[Trail] = ContextVar("trail", default=NOWHERE)
+
+
+class Bound:
+    """Ends a binding at the end of a `with` block; without one it lasts as long as the task."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._token = _trail.set(trail)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _trail.reset(self._token)
+
+
+def bind(*, request_id: str = "", traceparent: str = "", frame: object = "") -> Bound:
+    """Set the ids for what this task does next: `with bind(request_id=..., frame=...):`."""
+    return Bound(Trail(request_id, traceparent, str(frame)))
+
+
+def current() -> Trail:
+    """The ids in force here."""
+    return _trail.get()

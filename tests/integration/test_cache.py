@@ -1,0 +1,60 @@
+"""Redis away is told from a bug, and many callers share few connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import cache
+from tests.line import Line, line_to
+
+
+@pytest.fixture
+async def line(redis_url: str) -> AsyncIterator[Line]:
+    parts = urlsplit(redis_url)
+    async with line_to(parts.hostname or "", parts.port or 6379) as line:
+        yield line
+
+
+@pytest.fixture
+async def redis(redis_url: str, line: Line) -> AsyncIterator[Redis]:
+    """A client at the end of a line."""
+    parts = urlsplit(redis_url)
+    account = parts.netloc.rpartition("@")[0]
+    netloc = f"{account}@127.0.0.1:{line.port}" if account else f"127.0.0.1:{line.port}"
+    redis = cache.connect(parts._replace(netloc=netloc).geturl(), client_name="test", seconds=0.3)
+    yield redis
+    await redis.aclose()
+
+
+async def test_a_thousand_callers_wait_for_a_connection_instead_of_failing(redis: Redis) -> None:
+    assert set(await asyncio.gather(*(redis.echo("here") for _ in range(1000)))) == {b"here"}
+
+
+async def test_a_server_that_hangs_holds_nobody_for_ever(redis: Redis, line: Line) -> None:
+    await redis.ping()
+    line.freeze()
+    with pytest.raises(RedisError) as hung:
+        await redis.ping()
+    assert cache.away(hung.value)
+    line.thaw()
+
+
+async def test_a_server_that_is_gone_is_away_and_back_when_it_is_back(redis: Redis, line: Line) -> None:
+    await line.close()
+    with pytest.raises(RedisError) as gone:
+        await redis.ping()
+    assert cache.away(gone.value)
+    await line.open()
+    assert await redis.ping()
+
+
+async def test_a_bug_is_no_outage(redis: Redis) -> None:
+    with pytest.raises(RedisError) as bug:
+        await redis.script_load("nonsense")
+    assert not cache.away(bug.value)
