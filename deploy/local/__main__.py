@@ -142,12 +142,12 @@ def _logs(instance: Instance, options: argparse.Namespace) -> int:
 
 
 def _settings(instance: Instance, options: argparse.Namespace) -> int:
-    if instance.python.exists() and (instance.root / "deploy" / "settings.py").exists():
-        return subprocess.run(
-            [instance.python, "-m", "deploy.settings"], cwd=instance.root, check=False
-        ).returncode
+    if instance.python.exists():
+        done = subprocess.run([instance.python, "-m", "deploy.settings"], cwd=instance.root, check=False)
+        return done.returncode
     for name, value, source in configuration.own_settings(instance.settings):
         print(f"{name:<26} {value or '-':<36} {source}")
+    print("Those of the services are shown as well when the libraries are installed (./posthouse up).")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Packages of Debian and its relatives, unpacked into the checkout: no root, no service, nothing installed."""
+"""Packages of Debian and its relatives, unpacked into the checkout: no root, nothing installed."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from deploy.local.console import READY
+from deploy.local.console import READY, Console
 from deploy.local.instance import Instance
 
 
@@ -35,9 +35,10 @@ def detach(instance: Instance, arguments: list[str], began: float) -> int:
 
 
 def _relay(reader: int, child: subprocess.Popen[bytes]) -> int:
+    console = Console()
     with os.fdopen(reader, errors="replace") as lines:
         for line in lines:
             if line.rstrip("\n") == READY:
                 return 0
-            print(line, end="", flush=True)
+            console.line(line.rstrip("\n"))
     return child.wait() or 1

@@ -170,8 +170,9 @@ class _AsUser:
             return cls(prefix=_IN_NAMESPACE)
         if blocked := _not_open_to_others(binaries / "postgres") or _not_open_to_others(data.parent):
             raise Failure(
-                f"PostgreSQL does not run as root, and user nobody cannot reach {blocked}: start Posthouse as "
-                "an ordinary user, or put the checkout where others may enter, or set POSTHOUSE_DATABASE_URL."
+                f"PostgreSQL does not run as root, and user nobody cannot reach {blocked}: "
+                "start Posthouse as an ordinary user, or put the checkout where others may enter, "
+                "or set POSTHOUSE_DATABASE_URL."
             )
         return cls(user=NOBODY)
 

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 
@@ -27,6 +28,12 @@ class Process:
         """The process that has this number now; None when there is none or it has ended."""
         born = _born(pid)
         return cls(pid, born) if born else None
+
+    @classmethod
+    def recorded(cls, numbers: Sequence[Any] | None) -> Process | None:
+        """The process that was written down as `[pid, born]`, if it still runs."""
+        process = cls(*numbers) if numbers else None
+        return process if process and process.alive() else None
 
     def alive(self) -> bool:
         """Whether it still runs."""

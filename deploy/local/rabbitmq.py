@@ -74,7 +74,7 @@ class Rabbit:
         if software is None:
             raise Failure("RabbitMQ is not here: run ./posthouse up once with a network.")
         home = self.instance.data / "rabbitmq"
-        for directory in ("home", "mnesia", "generated", "schema"):
+        for directory in ("home", "mnesia", "generated", "schema", "log"):
             (home / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
         write(home / "rabbitmq.conf", self._config(_version(software)))
         write(home / "enabled_plugins", f"[{','.join(PLUGINS)}].\n")
@@ -145,7 +145,7 @@ log.console.level = warning
             "HOME": str(home / "home"),
             "RABBITMQ_NODENAME": "posthouse@localhost",
             "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self.instance.logs),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),

@@ -133,7 +133,7 @@ def _unquoted(value: str) -> str:
 
 
 def secret_key(settings: Settings) -> str:
-    """The secret key in force; made, and written to the settings file for its owner only, when there is none."""
+    """The secret key in force; made, and written to the settings file, when there is none."""
     if known := settings.get(SECRET_KEY):
         return known
     made = new_secret_key()

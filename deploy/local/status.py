@@ -21,9 +21,7 @@ ALL_READY, NOT_ALL_READY, NOT_RUNNING = 0, 1, 3
 
 def supervisor_of(instance: Instance) -> Process | None:
     """The supervisor of this instance, when it is alive."""
-    numbers = instance.read_state().get("supervisor")
-    process = Process(*numbers) if numbers else None
-    return process if process and process.alive() else None
+    return Process.recorded(instance.read_state().get("supervisor"))
 
 
 def observe(instance: Instance) -> list[dict[str, Any]]:
@@ -34,14 +32,13 @@ def observe(instance: Instance) -> list[dict[str, Any]]:
 
 
 def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
-    process = Process(*facts["process"]) if facts["process"] else None
-    alive = process is not None and process.alive()
+    process = Process.recorded(facts["process"])
     return {
         "name": name,
-        "pid": process.pid if process and alive else None,
-        "ready": alive and all(answers(probe) for probe in facts["probes"]),
-        "memory": process.memory() if process and alive else 0,
-        "seconds": round(time.time() - facts["started_at"], 1) if alive else 0,
+        "pid": process.pid if process else None,
+        "ready": process is not None and all(answers(probe) for probe in facts["probes"]),
+        "memory": process.memory() if process else 0,
+        "seconds": round(time.time() - facts["started_at"], 1) if process else 0,
         "ends": facts["ends"],
         "address": facts["address"],
         "log": facts["log"],

@@ -112,7 +112,8 @@ class Keeper:
             return 127
         self.running = Process.of(child.pid)
         self.started_at = time.time()
-        write(self.pid_file, f"{child.pid}\n")
+        with contextlib.suppress(OSError):  # a full disk must not end the keeping
+            write(self.pid_file, f"{child.pid}\n")
         self.changed()
         code = await child.wait()
         self.running = None
@@ -187,21 +188,27 @@ class Supervisor:
         me = Process.of(os.getpid())
         programs = {name: _described(keeper) for name, keeper in self._keepers.items()}
         state = {"supervisor": _numbers(me), "programs": programs, **self.facts}
-        write(self._instance.state, json.dumps(state, indent=1) + "\n")
+        with contextlib.suppress(OSError):
+            write(self._instance.state, json.dumps(state, indent=1) + "\n")
 
     async def watch_logs(self) -> None:
         """Put large logs aside, so that a disk never fills with them."""
         largest = self._instance.settings.number("POSTHOUSE_LOG_MEGABYTES") * 1024 * 1024
         while True:
             for log in self._instance.logs.glob("*.log"):
-                if log.stat().st_size > largest:
-                    # Copy and cut: the writers keep the file open, and they append.
-                    await asyncio.to_thread(shutil.copyfile, log, log.with_name(log.name + ".1"))
-                    os.truncate(log, 0)
+                await asyncio.to_thread(put_aside, log, largest)
             await asyncio.sleep(30)
 
     def _tell(self, text: str) -> None:
         self._console.line(f"  {time.strftime('%H:%M:%S')} {text}")
+
+
+def put_aside(log: Path, largest: float) -> None:
+    """Move a larger log to `<name>.log.1`: copied and cut, as its writers keep it open, to append."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > largest:
+            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            os.truncate(log, 0)
 
 
 def _described(keeper: Keeper) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.identity import fingerprint
 from deploy.local.console import Console
@@ -71,14 +72,15 @@ async def _start(
     key = _checked_key(instance)
     ports = Ports(instance.run / "ports.json")
     servers = Servers(instance, ports, key)
+    services = Services(instance, ports, servers.addresses, key, scale)
+    processes = services.programs()
     with console.step("data", "directories and configuration"):
         programs = await servers.programs()
     await supervisor.start(programs, seconds)
     with console.step("prepare", "accounts, schemas, queues"):
         await _prepare(instance, servers, key)
-    services = Services(instance, ports, servers.addresses, key, scale)
     _write_addresses(instance, services)
-    await supervisor.start(services.programs(), seconds)
+    await supervisor.start(processes, seconds)
     supervisor.facts["summary"] = summary(instance, services, servers)
     supervisor.write_state()
     console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
@@ -164,21 +166,20 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def stop_left_over(instance: Instance, console: Console) -> list[str]:
+def stop_left_over(instance: Instance, console: Console) -> None:
     """Stop what an earlier supervisor left behind when it was killed; only what is surely the same."""
     programs = instance.read_state().get("programs", {})
-    left = {
-        name: facts
-        for name, facts in programs.items()
-        if facts["process"] and Process(*facts["process"]).alive()
-    }
-    for takes in STOP_ORDER:
-        group = {name: left.pop(name) for name in list(left) if takes(name)}
-        for facts in group.values():
-            Process(*facts["process"]).signal(signal.Signals(facts["stop_signal"]))
-        for name, facts in group.items():
-            Process(*facts["process"]).wait_or_kill(facts["stop_seconds"])
-            console.line(f"  {name} was left by an earlier start and has been stopped")
+    left = {name: facts for name, facts in programs.items() if Process.recorded(facts["process"])}
+    if left:
+        with console.step("left over", f"{len(left)} processes of an earlier start"):
+            for takes in STOP_ORDER:
+                _stop([left.pop(name) for name in list(left) if takes(name)])
     for name in programs:
         (instance.run / f"{name}.pid").unlink(missing_ok=True)
-    return list(programs)
+
+
+def _stop(group: list[dict[str, Any]]) -> None:
+    for facts in group:
+        Process(*facts["process"]).signal(signal.Signals(facts["stop_signal"]))
+    for facts in group:
+        Process(*facts["process"]).wait_or_kill(facts["stop_seconds"])
