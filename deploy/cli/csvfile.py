@@ -6,7 +6,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -30,16 +30,32 @@ class Survey:
 
 @dataclass(frozen=True)
 class Batch:
-    """Lines `first`..`last` of the file (the header is line 1) as the body of one request."""
+    """Lines `first`..`last` of the file (the header is line 1) for one request; a record may have several."""
 
     first: int
-    last: int
-    body: bytes
+    records: tuple[tuple[int, bytes], ...]
+    header: bytes
     header_lines: int = 1
+
+    @property
+    def last(self) -> int:
+        """The last line."""
+        return self.records[-1][0]
+
+    @property
+    def body(self) -> bytes:
+        """The header and these lines."""
+        return self.header + b"".join(record for _, record in self.records)
 
     def line_of(self, index: int) -> int:
         """The line of the file behind a line of the body, both counted from 1."""
         return self.first + index - 1 - self.header_lines
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The same lines as two batches; for a batch of more than one record."""
+        middle = len(self.records) // 2
+        before, after = self.records[:middle], self.records[middle:]
+        return replace(self, records=before), replace(self, first=before[-1][0] + 1, records=after)
 
 
 def survey(path: Path) -> Survey:
@@ -53,8 +69,8 @@ def survey(path: Path) -> Survey:
             columns = columns if lines else _columns(text)
             digest.update(record)
             lines = number
-    if not columns:
-        raise Stopped(f"{path}: the first line must name the columns.")
+    if not columns or "" in columns or len(set(columns)) < len(columns):
+        raise Stopped(f"{path}: the first line must give every column a name of its own.")
     return Survey(lines, columns, digest.hexdigest())
 
 
@@ -64,24 +80,20 @@ def batches(path: Path, after: int, max_lines: int = MAX_BATCH_LINES) -> Iterato
         records = _records(path, file)
         header_lines, header = next(records)
         header = header.rstrip(b"\r\n") + b"\n"
-        end, first, held, size = header_lines, 0, [header], len(header)
+        held: list[tuple[int, bytes]] = []
+        first, size = max(header_lines, after) + 1, len(header)
         for last, record in records:
             if last <= after:
-                end = last
                 continue
-            full = size + len(record) > MAX_BODY_BYTES or end - first + 1 >= max_lines
-            if len(held) > 1 and full:
-                yield Batch(first, end, b"".join(held), header_lines)
-                held, size = [header], len(header)
-            if len(held) == 1:
-                first = end + 1
+            if held and (size + len(record) > MAX_BODY_BYTES or last - first >= max_lines):
+                yield Batch(first, tuple(held), header, header_lines)
+                first, held, size = held[-1][0] + 1, [], len(header)
             if len(header) + len(record) > MAX_BODY_BYTES:
                 raise Stopped(f"{path}, line {first}: longer than {MAX_BODY_BYTES:,} bytes.")
-            held.append(record)
+            held.append((last, record))
             size += len(record)
-            end = last
-        if len(held) > 1:
-            yield Batch(first, end, b"".join(held), header_lines)
+        if held:
+            yield Batch(first, tuple(held), header, header_lines)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -17,7 +17,7 @@ from deploy.cli.progress import Progress
 # Columns the server reads as parts of a reading, not as variables.
 PARTS = frozenset({"id", "entry", "at", "status", "latitude", "longitude", "elevation"})
 DEFAULT_TIME_COLUMN = "at"
-NOTHING_STORED = "nothing_stored"
+NOTHING_STORED, MALFORMED = "nothing_stored", "malformed"
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
 
@@ -122,6 +122,8 @@ class Import:
 
     def _check_columns(self, file: Survey) -> None:
         wanted = self.reading.time_column or DEFAULT_TIME_COLUMN
+        if wanted != DEFAULT_TIME_COLUMN and DEFAULT_TIME_COLUMN in file.columns:
+            raise Stopped(f"{self.path} has two columns of times: {wanted!r} and {DEFAULT_TIME_COLUMN!r}.")
         if wanted not in file.columns:
             names = ", ".join(file.columns)
             raise Stopped(f"{self.path} has no column {wanted!r}: set --time-column to one of {names}.")
@@ -147,10 +149,11 @@ class Import:
         try:
             answer = await server.post(path, key=key, params=params, data=batch.body, headers=CSV)
         except Problem as problem:
-            if problem.code != NOTHING_STORED:
-                raise
-            # Each reason is a mistake of the request whose path is the index of its line.
-            answer = {"entries": [], "rejected": [{**one, "index": one["path"]} for one in problem.errors]}
+            if problem.code == MALFORMED and len(batch.records) > 1:
+                for half in batch.halves():  # until the line that is no CSV is alone
+                    await self._send(server, half, dataset_id, source)
+                return
+            answer = _nothing_stored(batch, problem)
         refused = [_refused(batch, one) for one in answer.get("rejected", ())]
         self.outcome.stored += len(answer["entries"])
         self.outcome.skipped += int(answer.get("skipped", 0))
@@ -180,6 +183,18 @@ def is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+def _nothing_stored(batch: Batch, problem: Problem) -> dict[str, Any]:
+    """A refusal of all lines as an answer that lists them; raises it when it is about something else."""
+    if problem.code == MALFORMED:
+        lines = [{"index": batch.header_lines + 1, "code": MALFORMED, "message": problem.detail}]
+    elif problem.code == NOTHING_STORED:
+        # Each reason is a mistake of the request whose path is the index of its line.
+        lines = [{**one, "index": one["path"]} for one in problem.errors]
+    else:
+        raise problem
+    return {"entries": [], "rejected": lines}
 
 
 def _refused(batch: Batch, one: dict[str, Any]) -> Refused:

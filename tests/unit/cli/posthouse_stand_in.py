@@ -12,6 +12,7 @@ from uuid import uuid4
 from aiohttp import web
 
 WRONG = "not-a-number"
+UNREADABLE = '5" pipe'
 
 
 @dataclass
@@ -91,6 +92,8 @@ class StandIn:
 
     def _store(self, request: web.Request, body: str) -> tuple[int, dict[str, Any]]:
         self.bodies.append(body)
+        if UNREADABLE in body:
+            return 400, {"code": "malformed", "detail": "a quotation mark out of place"}
         reader = csv.DictReader(io.StringIO(body))
         kept: list[dict[str, str]] = []
         rejected: list[dict[str, Any]] = []

@@ -36,6 +36,15 @@ def test_a_line_of_the_request_is_found_in_the_file(tmp_path):
     assert second.line_of(3) == 5
 
 
+def test_a_request_can_be_halved(tmp_path):
+    path = file(tmp_path, b"at,temp\n1,a\n2,b\n3,c\n")
+    [batch] = batches(path, 0)
+    assert [(b.first, b.last, b.body) for b in batch.halves()] == [
+        (2, 2, b"at,temp\n1,a\n"),
+        (3, 4, b"at,temp\n2,b\n3,c\n"),
+    ]
+
+
 def test_a_quoted_value_keeps_its_line_breaks_in_one_request(tmp_path):
     path = file(tmp_path, b'at,note\n1,"a\nb ""c"""\n2,5" pipe\n3,d\n')
     assert [(b.first, b.last, b.body) for b in batches(path, 0, max_lines=1)] == [
@@ -64,6 +73,7 @@ def test_the_survey_counts_lines_and_names_the_columns(tmp_path):
     [
         (b"", "first line"),
         (b"\n1,2\n", "first line"),
+        (b"at,temp,temp\n", "a name of its own"),
         (b"at,temp\n1,\xff\n", "line 2: not UTF-8"),
         (b'at,temp\n1,2\n1,"2\n', "line 3: a quotation mark"),
     ],

@@ -18,7 +18,7 @@ from deploy.cli.errors import Stopped
 from deploy.cli.exporting import Export
 from deploy.cli.importing import Import, Reading, Report
 from deploy.cli.progress import Progress
-from tests.unit.cli.posthouse_stand_in import WRONG, StandIn
+from tests.unit.cli.posthouse_stand_in import UNREADABLE, WRONG, StandIn
 
 TIMES = Reading(time_column="date")
 
@@ -157,6 +157,15 @@ async def test_a_batch_of_which_nothing_was_stored_does_not_stop_the_rest(place)
     work = await place.run(place.import_of())
     assert days(place) == ["d3"]
     assert [one.line for one in work.outcome.refused] == [2, 3]
+
+
+async def test_a_line_that_is_no_csv_is_refused_alone(place):
+    place.path.write_text(f"date,temp\nd1,1\nd2,{UNREADABLE}\nd3,3\nd4,4\n")
+    work = place.import_of()
+    work.max_lines = 100
+    await place.run(work)
+    assert days(place) == ["d1", "d3", "d4"]
+    assert [(one.line, one.code) for one in work.outcome.refused] == [(3, "malformed")]
 
 
 async def test_the_column_of_times_must_be_there(place):
