@@ -1,0 +1,48 @@
+"""What every handler of ingest works with."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from services.ingest.store import Store
+from services.ingest.times import Span
+from shared.bus.routes import Call
+from shared.contracts.base import Principal
+from shared.vault import Vault
+
+if TYPE_CHECKING:
+    from services.ingest.settings import Settings
+
+KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+KEY_LENGTH = 16
+
+
+def new_key() -> str:
+    """A dataset key that ThingSpeak clients can hold: 16 characters, 82 bits."""
+    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_LENGTH))
+
+
+@dataclass(frozen=True)
+class Deps:
+    """The store, who is calling and when, the vault, and chance."""
+
+    store: Store
+    caller: Principal
+    born: datetime
+    now: datetime
+    vault: Vault
+    span: Span
+    new_id: Callable[[], UUID] = uuid4
+    new_key: Callable[[], str] = new_key
+
+
+def deps_of(call: Call, settings: Settings, vault: Vault) -> Deps:
+    """The `Deps` of one run of a handler."""
+    oldest = datetime.combine(settings.oldest_reading, time.min, UTC)
+    newest = call.now + timedelta(hours=settings.newest_ahead_hours)
+    return Deps(Store(call.db), call.caller, call.born, call.now, vault, Span(oldest, newest))

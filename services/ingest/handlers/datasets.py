@@ -1,0 +1,119 @@
+"""Datasets: make, list, describe, delete, restore."""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.ingest import rules
+from services.ingest.answers import number_cursor, number_of
+from services.ingest.deps import Deps
+from services.ingest.handlers.keys import KINDS, renew_keys, sealed
+from services.ingest.rules import Known
+from shared.bus.routes import Done, Routes
+from shared.contracts.base import Nothing
+from shared.contracts.ingest import (
+    ChangeDataset,
+    CreateDataset,
+    Dataset,
+    DatasetCreated,
+    DatasetDeleted,
+    DatasetKeyRevoked,
+    DatasetPage,
+    DeleteDataset,
+    GetDataset,
+    GetLedger,
+    Ledger,
+    ListDatasets,
+    RestoreDataset,
+)
+from shared.errors import NotFound
+
+routes = Routes("ingest")
+ABOVE_ALL = 2**31 - 1
+
+
+@routes.command(CreateDataset)
+async def create_dataset(cmd: CreateDataset, deps: Deps) -> Done[DatasetCreated]:
+    owner = rules.person(deps.caller)
+    variables = rules.planned((), cmd.variables)
+    dataset_id = deps.new_id()
+    number = await deps.store.add_dataset(cmd, dataset_id, owner, deps.now)
+    await deps.store.set_variables(number, variables)
+    keys = await renew_keys(number, KINDS, deps)
+    known = await deps.store.dataset(dataset_id)
+    return Done(DatasetCreated(dataset=_shown(known), keys=sealed(keys, deps)))
+
+
+@routes.query(ListDatasets)
+async def list_datasets(query: ListDatasets, deps: Deps) -> Done[DatasetPage]:
+    caller = rules.person(deps.caller)
+    if query.order == "asc":
+        after = number_of(query.after) if query.after else 0
+        found = await deps.store.datasets_after(caller, after, query.limit + 1)
+    else:
+        before = number_of(query.after) if query.after else ABOVE_ALL
+        found = await deps.store.datasets_before(caller, before, query.limit + 1)
+    page = found[: query.limit]
+    more = number_cursor(page[-1].number) if len(found) > len(page) else None
+    return Done(DatasetPage(items=tuple(known.shown() for known in page), next=more))
+
+
+@routes.query(GetDataset)
+async def get_dataset(query: GetDataset, deps: Deps) -> Done[Dataset]:
+    known = rules.for_reader(await deps.store.dataset(query.dataset_id), deps.caller)
+    return Done(known.shown())
+
+
+@routes.query(GetLedger)
+async def get_ledger(query: GetLedger, deps: Deps) -> Done[Ledger]:
+    known = rules.for_key_holder(await deps.store.dataset(query.dataset_id), deps.caller)
+    return Done(known.ledger())
+
+
+@routes.command(ChangeDataset)
+async def change_dataset(cmd: ChangeDataset, deps: Deps) -> Done[Dataset]:
+    await deps.store.lock(cmd.dataset_id)
+    known = rules.for_owner(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    rules.at_version(known, cmd.if_version)
+    changed = _changed(known, cmd)
+    if changed != known:
+        await deps.store.change_dataset(known.number, changed.name, changed.description, changed.public)
+        await deps.store.set_variables(known.number, changed.variables)
+    return Done(_shown(await deps.store.dataset(cmd.dataset_id)))
+
+
+def _changed(known: Known, cmd: ChangeDataset) -> Known:
+    return msgspec.structs.replace(
+        known,
+        name=known.name if cmd.name is None else cmd.name,
+        description=known.description if cmd.description is None else cmd.description,
+        public=known.public if cmd.public is None else cmd.public,
+        variables=known.variables if cmd.variables is None else rules.planned(known.variables, cmd.variables),
+    )
+
+
+@routes.command(DeleteDataset)
+async def delete_dataset(cmd: DeleteDataset, deps: Deps) -> Done[Nothing]:
+    await deps.store.lock(cmd.dataset_id)
+    known = rules.for_owner(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    await deps.store.delete_dataset(known.number, deps.now)
+    digests = await deps.store.key_digests(known.number, KINDS)
+    events = (
+        DatasetDeleted(dataset_id=known.id),
+        DatasetKeyRevoked(dataset_id=known.id, digests=digests),
+    )
+    return Done(Nothing(), events=events)
+
+
+@routes.command(RestoreDataset)
+async def restore_dataset(cmd: RestoreDataset, deps: Deps) -> Done[Dataset]:
+    await deps.store.lock(cmd.dataset_id)
+    known = rules.restorable(await deps.store.deleted(cmd.dataset_id), deps.caller, deps.now)
+    await deps.store.restore_dataset(known.number)
+    return Done(known.shown())
+
+
+def _shown(known: Known | None) -> Dataset:
+    if known is None:
+        raise NotFound("no such dataset")
+    return known.shown()

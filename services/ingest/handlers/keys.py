@@ -1,0 +1,74 @@
+"""The two keys of a dataset: shown to its owner, renewed, found by their digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from services.ingest import rules
+from services.ingest.deps import Deps
+from shared.bus.routes import Done, Routes
+from shared.contracts.ingest import (
+    DatasetKeyRevoked,
+    DatasetKeys,
+    GetDatasetKeys,
+    KeyHolder,
+    KeyKind,
+    ResolveKey,
+    RotateDatasetKey,
+)
+from shared.errors import NotFound
+
+routes = Routes("ingest")
+log = structlog.get_logger()
+
+CONTEXT = "ingest.key"
+KINDS: tuple[KeyKind, ...] = ("read", "write")
+
+
+async def renew_keys(number: int, kinds: Iterable[KeyKind], deps: Deps) -> dict[str, str]:
+    """New keys of these kinds, in the clear, which the database never sees them in."""
+    keys = {}
+    for kind in kinds:
+        key = keys[str(kind)] = deps.new_key()
+        await deps.store.set_key(number, kind, deps.vault.digest(key, CONTEXT), deps.vault.lock(key, CONTEXT))
+    return keys
+
+
+def sealed(keys: dict[str, str], deps: Deps) -> DatasetKeys:
+    """Both keys as they travel, and as they lie in the inbox."""
+    return DatasetKeys(
+        read_key=deps.vault.seal(keys["read"], CONTEXT), write_key=deps.vault.seal(keys["write"], CONTEXT)
+    )
+
+
+async def _current(number: int, deps: Deps) -> dict[str, str]:
+    locked = await deps.store.locked_keys(number)
+    return {kind: deps.vault.unlock(secret, CONTEXT) for kind, secret in locked.items()}
+
+
+@routes.command(GetDatasetKeys)
+async def get_dataset_keys(cmd: GetDatasetKeys, deps: Deps) -> Done[DatasetKeys]:
+    known = rules.for_owner(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    keys = await _current(known.number, deps)
+    log.warning("key_revealed", dataset_id=str(known.id), caller=deps.caller.id)
+    return Done(sealed(keys, deps))
+
+
+@routes.command(RotateDatasetKey)
+async def rotate_dataset_key(cmd: RotateDatasetKey, deps: Deps) -> Done[DatasetKeys]:
+    await deps.store.lock(cmd.dataset_id)
+    known = rules.for_owner(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    ended = await deps.store.key_digests(known.number, (cmd.kind,))
+    keys = await _current(known.number, deps) | await renew_keys(known.number, (cmd.kind,), deps)
+    log.warning("key_rotated", dataset_id=str(known.id), kind=cmd.kind, caller=deps.caller.id)
+    return Done(sealed(keys, deps), events=(DatasetKeyRevoked(dataset_id=known.id, digests=ended),))
+
+
+@routes.query(ResolveKey)
+async def resolve_key(query: ResolveKey, deps: Deps) -> Done[KeyHolder]:
+    holder = await deps.store.key_holder(query.digest)
+    if holder is None:
+        raise NotFound("no dataset has this key")
+    return Done(holder)

@@ -1,0 +1,88 @@
+"""Writing and correcting readings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.ingest import rules
+from services.ingest.answers import reading_of, value_fields
+from services.ingest.deps import Deps
+from services.ingest.formats import Item, Items, raw_values, read_body
+from services.ingest.numbering import Asked, Desk, Outcome, arrays
+from services.ingest.values import Fault, Stored, from_json
+from shared.bus.routes import Done, Job, Routes
+from shared.contracts.base import FieldError
+from shared.contracts.ingest import CorrectReading, Reading, ReadingsWritten, WriteReadings
+from shared.errors import Invalid, NotFound, Refusal
+
+routes = Routes("ingest")
+
+
+@routes.batch(WriteReadings)
+async def write_readings(
+    jobs: Sequence[Job[WriteReadings]], deps: Deps
+) -> list[Done[ReadingsWritten] | Refusal]:
+    asked = [Asked(job.message, job.caller, _items(job, deps)) for job in jobs]
+    known = await deps.store.lock_counters({one.write.dataset_id for one in asked})
+    numbers = {dataset_id: dataset.number for dataset_id, dataset in known.items()}
+    here = [one for one in asked if one.write.dataset_id in numbers]
+    ids = {
+        (numbers[one.write.dataset_id], item.id_hash)
+        for one in here
+        if not isinstance(one.items, Refusal)
+        for item in one.items
+        if isinstance(item, Item) and item.id_hash is not None
+    }
+    imports = {(numbers[one.write.dataset_id], one.write.source) for one in here if one.write.source}
+    own_ids = await deps.store.own_ids(ids) if ids else {}
+    positions = await deps.store.positions(imports) if imports else {}
+    plan = Desk(known, own_ids, positions).decide(asked)
+    await deps.store.carry_out(plan)
+    return [_ended(outcome) for outcome in plan.outcomes]
+
+
+def _items(job: Job[WriteReadings], deps: Deps) -> Items | Refusal:
+    try:
+        return read_body(job.message, job.born, deps.span)
+    except Refusal as refusal:
+        return refusal
+
+
+def _ended(outcome: Outcome) -> Done[ReadingsWritten] | Refusal:
+    if isinstance(outcome, Refusal):
+        return outcome
+    written, events = outcome
+    return Done(written, events=events)
+
+
+@routes.command(CorrectReading)
+async def correct_reading(cmd: CorrectReading, deps: Deps) -> Done[Reading]:
+    await deps.store.lock_counters({cmd.dataset_id})
+    known = rules.for_writer(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    row = await deps.store.reading(known, cmd.entry)
+    if row is None:
+        raise NotFound("no such reading")
+    given = _corrections(cmd.values, {v.tag: v.field for v in known.variables if not v.retired})
+    columns = arrays(value_fields(row) | given)
+    await deps.store.correct(known, row, *columns)
+    corrected = {**row, **dict(zip(("numbers", "exact", "whole"), columns, strict=True))}
+    return Done(reading_of(corrected, rules.selected(known, ())))
+
+
+def _corrections(raw: bytes, fields: dict[str, int]) -> dict[int, Stored]:
+    errors: list[FieldError] = []
+    given: dict[int, Stored] = {}
+    try:
+        values = raw_values(raw)
+    except Fault as fault:
+        raise Refusal(fault.message, code="malformed") from None
+    for tag, value in values.items():
+        try:
+            if tag not in fields:
+                raise Fault("unknown_variable", "no such variable, or a retired one")
+            given[fields[tag]] = from_json(value)
+        except Fault as fault:
+            errors.append(FieldError(path=f"values.{tag}", code=fault.code, message=fault.message))
+    if errors or not given:
+        raise Invalid("the values cannot be like this" if errors else "no value given", errors=errors)
+    return given

@@ -1,0 +1,260 @@
+"""What becomes of a batch of writes: which readings are stored, under which numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from services.ingest.formats import Item, Items
+from services.ingest.rules import HAS_ELEVATION, HAS_POSITION, HAS_STATUS, Known, for_writer
+from services.ingest.values import Stored
+from shared.contracts.base import FieldError, Principal
+from shared.contracts.ingest import (
+    EntryStored,
+    ReadingRejected,
+    ReadingsStored,
+    ReadingsWritten,
+    WriteReadings,
+)
+from shared.errors import Invalid, Refusal
+
+MAX_ERRORS = 1_000  # of a refusal; the ledger counts them all
+
+# entry, at, whole, dataset, numbers, exact, status, place: a row of ingest.reading
+Row = tuple[
+    int,
+    datetime,
+    int,
+    int,
+    list[float | None] | None,
+    list[str | None] | None,
+    str | None,
+    tuple[float | None, float | None, float | None] | None,
+]
+OwnId = tuple[int, UUID]  # dataset number, hash of the client's id
+Import = tuple[int, str]  # dataset number, source
+Outcome = tuple[ReadingsWritten, tuple[ReadingsStored, ...]] | Refusal
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One write: what it says, who sent it, and its readings or why its body has none."""
+
+    write: WriteReadings
+    caller: Principal
+    items: Items | Refusal
+
+
+@dataclass
+class Account:
+    """The counters of a dataset while a batch is worked out; everything is written back at the end."""
+
+    known: Known
+    fields: dict[str, int]
+    retired: frozenset[str]
+    last_entry: int
+    entries: int
+    stored: int
+    duplicates: int
+    rejected: Counter[str]
+    first_at: datetime | None
+    last_at: datetime | None
+    parts: int
+
+    @classmethod
+    def of(cls, known: Known) -> Account:
+        """The account as it stands."""
+        return cls(
+            known,
+            {variable.tag: variable.field for variable in known.variables if not variable.retired},
+            frozenset(variable.tag for variable in known.variables if variable.retired),
+            known.last_entry,
+            known.entries,
+            known.stored,
+            known.duplicates,
+            Counter(known.rejected),
+            known.first_at,
+            known.last_at,
+            known.parts,
+        )
+
+    def book(self, rows: Sequence[Row]) -> None:
+        """Count stored rows; their numbers follow the last one."""
+        first, last = min(row[1] for row in rows), max(row[1] for row in rows)
+        self.first_at = first if self.first_at is None else min(first, self.first_at)
+        self.last_at = last if self.last_at is None else max(last, self.last_at)
+        self.last_entry += len(rows)
+        self.entries += len(rows)
+        self.stored += len(rows)
+        for row in rows:
+            self.parts |= _parts(row)
+
+
+@dataclass
+class Plan:
+    """What to write, and the outcome of each write in its order."""
+
+    accounts: dict[int, Account] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    own_ids: dict[OwnId, EntryStored] = field(default_factory=dict)
+    positions: dict[Import, int] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+@dataclass
+class Desk:
+    """Numbers the readings of a batch, write by write.
+
+    `known` are the locked datasets, `own_ids` and `positions` what is stored of those the batch names.
+    """
+
+    known: Mapping[UUID, Known]
+    own_ids: Mapping[OwnId, EntryStored]
+    positions: Mapping[Import, int]
+    plan: Plan = field(default_factory=Plan)
+
+    def decide(self, asked: Sequence[Asked]) -> Plan:
+        """Work out every write; none fails another."""
+        for one in asked:
+            try:
+                self.plan.outcomes.append(self._settle(one))
+            except Refusal as refusal:
+                self.plan.outcomes.append(refusal)
+        return self.plan
+
+    def _settle(self, asked: Asked) -> Outcome:
+        known = for_writer(self.known.get(asked.write.dataset_id), asked.caller)
+        account = self.plan.accounts.get(known.number) or Account.of(known)
+        self.plan.accounts[known.number] = account
+        if isinstance(asked.items, Refusal):
+            account.rejected[asked.items.code] += 1
+            raise asked.items
+        if self._is_stored(account, asked.write):
+            account.duplicates += len(asked.items)
+            return ReadingsWritten(entries=(), skipped=len(asked.items)), ()
+        sheet = _Sheet(account, self.own_ids, self.plan.own_ids)
+        for item in asked.items:
+            sheet.add(item)
+        return self._close(asked, account, sheet)
+
+    def _is_stored(self, account: Account, write: WriteReadings) -> bool:
+        key = (account.known.number, write.source)
+        position = self.plan.positions.get(key, self.positions.get(key, 0))
+        return bool(write.source) and write.position <= position
+
+    def _close(self, asked: Asked, account: Account, sheet: _Sheet) -> Outcome:
+        account.rejected.update(reject.code for reject in sheet.rejected)
+        if asked.write.strict and sheet.rejected:
+            account.rejected["strict"] += len(sheet.entries)
+            raise _refused("strict", "nothing is stored, because not all of it can be", sheet.rejected)
+        if not sheet.entries:
+            raise _refused("nothing_stored", "none of the readings can be stored", sheet.rejected)
+        account.duplicates += len(sheet.entries) - len(sheet.rows)
+        if asked.write.source:
+            self.plan.positions[account.known.number, asked.write.source] = asked.write.position
+        written = ReadingsWritten(entries=tuple(sheet.entries), rejected=tuple(sheet.rejected))
+        if not sheet.rows:
+            return written, ()
+        account.book(sheet.rows)
+        self.plan.rows += sheet.rows
+        self.plan.own_ids.update(sheet.own_ids)
+        event = ReadingsStored(
+            dataset_id=account.known.id,
+            first=sheet.rows[0][0],
+            last=sheet.rows[-1][0],
+            last_at=max(row[1] for row in sheet.rows),
+        )
+        return written, (event,)
+
+
+class _Sheet:
+    """The readings of one write as they get their numbers; nothing counts before it is closed."""
+
+    def __init__(
+        self, account: Account, stored: Mapping[OwnId, EntryStored], planned: Mapping[OwnId, EntryStored]
+    ) -> None:
+        self.account = account
+        self.seen = (planned, stored)
+        self.rows: list[Row] = []
+        self.entries: list[EntryStored] = []
+        self.rejected: list[ReadingRejected] = []
+        self.own_ids: dict[OwnId, EntryStored] = {}
+
+    def add(self, item: Item | ReadingRejected) -> None:
+        """Number it, find that it is there already, or reject it."""
+        if isinstance(item, ReadingRejected):
+            self.rejected.append(item)
+            return
+        own_id = None if item.id_hash is None else (self.account.known.number, item.id_hash)
+        if own_id is not None and (there := self._found(own_id)) is not None:
+            self.entries.append(msgspec.structs.replace(there, duplicate=True))
+            return
+        if wrong := self._unknown(item):
+            self.rejected.append(wrong)
+            return
+        entry = EntryStored(entry=self.account.last_entry + len(self.rows) + 1, at=item.at)
+        self.rows.append(row_of(entry.entry, self.account.known.number, item, self.account.fields))
+        self.entries.append(entry)
+        if own_id is not None:
+            self.own_ids[own_id] = entry
+
+    def _found(self, own_id: OwnId) -> EntryStored | None:
+        planned, stored = self.seen
+        return self.own_ids.get(own_id) or planned.get(own_id) or stored.get(own_id)
+
+    def _unknown(self, item: Item) -> ReadingRejected | None:
+        tags = [tag for tag, _ in item.values if tag not in self.account.fields]
+        if not tags:
+            return None
+        retired = [tag for tag in tags if tag in self.account.retired]
+        message = "; ".join(
+            f"values.{tag}: {'this variable is retired' if tag in retired else 'no such variable'}"
+            for tag in tags
+        )
+        code = "retired_variable" if len(retired) == len(tags) else "unknown_variable"
+        return ReadingRejected(index=item.index, code=code, message=message)
+
+
+def row_of(entry: int, dataset: int, item: Item, fields: Mapping[str, int]) -> Row:
+    """The row of a reading all of whose variables are known."""
+    numbers, exact, whole = arrays({fields[tag]: value for tag, value in item.values})
+    return entry, item.at, whole, dataset, numbers, exact, item.status, item.place
+
+
+def arrays(values: Mapping[int, Stored]) -> tuple[list[float | None] | None, list[str | None] | None, int]:
+    """Values by field as the columns `numbers`, `exact`, `whole`; no array is longer than it must be."""
+    numbers: list[float | None] = []
+    exact: list[str | None] = []
+    whole = 0
+    for number_field, (number, is_whole, text) in values.items():
+        if number is not None:
+            numbers += [None] * (number_field - len(numbers))
+            numbers[number_field - 1] = number
+        if text is not None:
+            exact += [None] * (number_field - len(exact))
+            exact[number_field - 1] = text
+        if is_whole:
+            whole |= 1 << (number_field - 1)
+    return numbers or None, exact or None, whole - (1 << 64) if whole >> 63 else whole
+
+
+def _parts(row: Row) -> int:
+    status, place = row[6], row[7]
+    parts = 0 if status is None else HAS_STATUS
+    if place is not None:
+        latitude, longitude, elevation = place
+        parts |= HAS_POSITION if latitude is not None or longitude is not None else 0
+        parts |= HAS_ELEVATION if elevation is not None else 0
+    return parts
+
+
+def _refused(code: str, detail: str, rejected: Sequence[ReadingRejected]) -> Invalid:
+    errors = [
+        FieldError(path=str(one.index), code=one.code, message=one.message) for one in rejected[:MAX_ERRORS]
+    ]
+    return Invalid(detail, code=code, errors=errors)

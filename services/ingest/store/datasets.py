@@ -1,0 +1,114 @@
+"""Datasets, their variables and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from services.ingest.rules import Known
+from services.ingest.store.base import Statements, at_most_one, known_of
+from shared.contracts.base import Principal
+from shared.contracts.ingest import CreateDataset, KeyHolder, KeyKind, Variable
+
+
+class Datasets(Statements):
+    """Statements about datasets; a deleted one is found by `deleted` only."""
+
+    async def dataset(self, dataset_id: UUID) -> Known | None:
+        sql = "SELECT * FROM ingest.described WHERE id = $1 AND deleted_at IS NULL"
+        return at_most_one(await self._db.fetchrow(sql, dataset_id))
+
+    async def deleted(self, dataset_id: UUID) -> Known | None:
+        sql = "SELECT * FROM ingest.described WHERE id = $1 AND deleted_at IS NOT NULL"
+        return at_most_one(await self._db.fetchrow(sql, dataset_id))
+
+    async def lock(self, dataset_id: UUID) -> None:
+        """Hold the description until the end of the transaction; changes of a dataset take turns."""
+        sql = "SELECT 1 FROM ingest.dataset WHERE id = $1 FOR NO KEY UPDATE"
+        await self._db.fetchrow(sql, dataset_id)
+
+    async def datasets_before(self, caller: Principal, number: int, limit: int) -> list[Known]:
+        sql = """
+            SELECT * FROM ingest.described
+            WHERE project = $1 AND owner = $2 AND deleted_at IS NULL AND number < $3
+            ORDER BY number DESC LIMIT $4
+        """
+        return [known_of(row) for row in await self._db.fetch(sql, caller.project, caller.id, number, limit)]
+
+    async def datasets_after(self, caller: Principal, number: int, limit: int) -> list[Known]:
+        sql = """
+            SELECT * FROM ingest.described
+            WHERE project = $1 AND owner = $2 AND deleted_at IS NULL AND number > $3
+            ORDER BY number LIMIT $4
+        """
+        return [known_of(row) for row in await self._db.fetch(sql, caller.project, caller.id, number, limit)]
+
+    async def add_dataset(self, cmd: CreateDataset, dataset_id: UUID, owner: Principal, at: datetime) -> int:
+        sql = """
+            WITH made AS (
+                INSERT INTO ingest.dataset (id, project, owner, name, description, public, created_at)
+                VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
+            )
+            INSERT INTO ingest.dataset_counter (dataset) SELECT number FROM made RETURNING dataset
+        """
+        number: int = await self._db.fetchval(
+            sql, dataset_id, owner.project, owner.id, cmd.name, cmd.description, cmd.public, at
+        )
+        return number
+
+    async def change_dataset(self, number: int, name: str, description: str, public: bool) -> None:
+        sql = """
+            UPDATE ingest.dataset
+            SET name = $2, description = $3, public = $4, version = version + 1 WHERE number = $1
+        """
+        await self._db.execute(sql, number, name, description, public)
+
+    async def set_variables(self, number: int, variables: Sequence[Variable]) -> None:
+        sql = """
+            INSERT INTO ingest.variable (dataset, field, tag, name, unit, retired)
+            SELECT $1, v.* FROM unnest($2::smallint[], $3::text[], $4::text[], $5::text[], $6::boolean[]) v
+            ON CONFLICT (dataset, field)
+            DO UPDATE SET name = excluded.name, unit = excluded.unit, retired = excluded.retired
+        """
+        await self._db.execute(
+            sql,
+            number,
+            [variable.field for variable in variables],
+            [variable.tag for variable in variables],
+            [variable.name for variable in variables],
+            [variable.unit for variable in variables],
+            [variable.retired for variable in variables],
+        )
+
+    async def delete_dataset(self, number: int, at: datetime) -> None:
+        sql = "UPDATE ingest.dataset SET deleted_at = $2 WHERE number = $1"
+        await self._db.execute(sql, number, at)
+
+    async def restore_dataset(self, number: int) -> None:
+        sql = "UPDATE ingest.dataset SET deleted_at = NULL WHERE number = $1"
+        await self._db.execute(sql, number)
+
+    async def set_key(self, number: int, kind: KeyKind, digest: bytes, locked: bytes) -> None:
+        sql = """
+            INSERT INTO ingest.dataset_key (dataset, kind, digest, locked) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (dataset, kind) DO UPDATE SET digest = excluded.digest, locked = excluded.locked
+        """
+        await self._db.execute(sql, number, kind, digest, locked)
+
+    async def locked_keys(self, number: int) -> dict[str, bytes]:
+        sql = "SELECT kind, locked FROM ingest.dataset_key WHERE dataset = $1"
+        return dict(await self._db.fetch(sql, number))
+
+    async def key_digests(self, number: int, kinds: Iterable[KeyKind]) -> tuple[bytes, ...]:
+        sql = "SELECT digest FROM ingest.dataset_key WHERE dataset = $1 AND kind = ANY($2) ORDER BY kind"
+        return tuple(row["digest"] for row in await self._db.fetch(sql, number, list(kinds)))
+
+    async def key_holder(self, digest: bytes) -> KeyHolder | None:
+        sql = """
+            SELECT d.id AS dataset_id, k.kind, d.project
+            FROM ingest.dataset_key k JOIN ingest.dataset d ON d.number = k.dataset
+            WHERE k.digest = $1 AND d.deleted_at IS NULL
+        """
+        row = await self._db.fetchrow(sql, digest)
+        return None if row is None else KeyHolder(**row)
