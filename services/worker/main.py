@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.worker.handlers import Deps, routes
 from services.worker.settings import Settings
 from services.worker.store import Store
+from shared.contracts.worker import KeepLogs
 from shared.runtime import run_service, running
 from shared.settings import load
 
@@ -13,7 +14,12 @@ async def main() -> None:
     """Serve until told to stop."""
     settings = load(Settings)
     async with running(settings) as service:
-        await service.serve(routes, lambda call: Deps(Store(call.db), settings.log_days))
+        service.every(3600, KeepLogs())
+        await service.serve(
+            routes,
+            lambda call: Deps(Store(call.db), settings.log_days),
+            further_queues=("worker.logs",),
+        )
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""Frames to bytes and back: msgpack lists of maps between us, plain JSON with AMQP properties from elsewhere."""
+"""Frames to bytes and back: msgpack lists of maps between us, plain JSON from elsewhere."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One reply: `status` 200 with `body`, else `refusal`; a stream numbers its parts from 0 to the `last`."""
+    """One reply: `status` 200 with `body`, else `refusal`; a stream has parts 0 to the `last`."""
 
     id: UUID
     call: int = 0
@@ -158,7 +158,9 @@ def _frame_from_json(body: bytes, routing_key: str, properties: Properties) -> F
 def _id_of(properties: Properties, topic: str, kind: Kind) -> UUID:
     if not properties.message_id:
         if kind == "command":
-            raise Malformed("a command needs the AMQP property message_id: it is what makes a repeat harmless")
+            raise Malformed(
+                "a command needs the AMQP property message_id: it is what makes a repeat harmless"
+            )
         return uuid7()
     with suppress(ValueError):
         given = UUID(properties.message_id)

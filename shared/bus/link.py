@@ -103,11 +103,13 @@ class Link(Protocol):
     async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int) -> Subscription:
         """Take from a queue."""
 
-    async def open_private(self, on_delivery: OnDelivery, *, most: int, prefetch: int) -> PrivateQueue:
+    async def open_private(
+        self, on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: Callable[[], None]
+    ) -> PrivateQueue:
         """A queue for one request that holds at most `most` messages and then refuses more."""
 
     async def hear(self, keys: tuple[str, ...], on_delivery: OnDelivery, on_lost: Callable[[], None]) -> None:
-        """Listen to live events on a private queue; `on_lost` is called whenever some may have been missed."""
+        """Listen to live events on a private queue; `on_lost` is called when some may have been missed."""
 
     def on_up(self, callback: Callable[[], None]) -> None:
         """Call back whenever the link is up again."""

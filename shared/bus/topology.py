@@ -54,6 +54,9 @@ class Waits:
     long: float = 600.0
 
 
+WAITS = Waits()
+
+
 def service_queues(service: str, hears: Iterable[str] = (), logs: bool = False) -> list[Queue]:
     """The queues of one service; `hears` are topics of other services' events, `logs` the log lines."""
     events = tuple((EVENTS, topic) for topic in sorted(hears))
@@ -98,7 +101,7 @@ def service_queues(service: str, hears: Iterable[str] = (), logs: bool = False) 
     return queues
 
 
-def shared_queues(waits: Waits = Waits()) -> list[Queue]:
+def shared_queues(waits: Waits = WAITS) -> list[Queue]:
     """The wait queues, which bring a message back to the service its routing key names, and MQTT's rest."""
     return [
         *(
@@ -132,7 +135,11 @@ def gateway_rights() -> Rights:
         configure=r"^gateway\..*$",
         write=r"^(gateway\..*|posthouse\.(commands|queries|logs))$",
         read=r"^(gateway\..*|posthouse\.(replies|events))$",
-        topics={COMMANDS: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$", QUERIES: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$", LOGS: r"^gateway\."},
+        topics={
+            COMMANDS: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",
+            QUERIES: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",
+            LOGS: r"^gateway\.",
+        },
     )
 
 

@@ -25,11 +25,12 @@ class Ending(Enum):
     BUSY = "busy"
     MISMATCH = "mismatch"
     EXPIRED = "expired"
+    STREAMED = "streamed"
     DRAINING = "draining"
 
 
 class Broker(Enum):
-    """What is done with the frame at the broker; DEAD and WAIT publish it there, confirmed, before the ack."""
+    """What is done with the frame; DEAD and WAIT publish it there, confirmed, before the ack."""
 
     ACK = "ack"
     WAIT = "wait"
@@ -59,6 +60,7 @@ _FIXED = {
     Ending.TOO_OLD: Verdict(Broker.DEAD),
     Ending.MISMATCH: Verdict(Broker.ACK, 422),
     Ending.EXPIRED: Verdict(Broker.ACK),
+    Ending.STREAMED: Verdict(Broker.ACK),
     Ending.DRAINING: Verdict(Broker.REQUEUE),
 }
 

@@ -30,3 +30,13 @@ class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class KeepLogs(Command[Nothing], topic="worker.keep_logs", senders=frozenset()):
     """Make the partitions of the coming days and drop those past LOG_DAYS; sent by worker to itself."""
+
+
+class StoreLogLines(
+    Command[Nothing],
+    topic="worker.store_log_lines",
+    senders=frozenset({"gateway", "auth", "ingest", "chat"}),
+):
+    """Keep log lines; published to the log exchange, a few times a second, by every process."""
+
+    lines: tuple[LogLine, ...]

@@ -1,0 +1,185 @@
+"""The inbox: a command's effects, its reply and its events are committed with one row per frame id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from shared.db import Database, again, away
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an inbox row keeps: the hash of the body, the reply or the refusal, the encoded events."""
+
+    id: UUID
+    body_hash: bytes
+    refused: bool
+    reply: bytes
+    events: bytes = b""
+
+
+class AlreadyAnswered(Exception):
+    """Another process committed one of these frame ids meanwhile; everything here was rolled back."""
+
+
+class CommitUnknown(Exception):
+    """The connection was lost while the commit was on its way: it may have happened."""
+
+
+class Unit(Protocol):
+    """One transaction of a handler; `db` is what its store works on."""
+
+    db: Any
+
+    async def lock(self, ids: Sequence[UUID]) -> set[UUID]:
+        """The ids nobody else is working on now; held until the end of the transaction."""
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Add the rows; raises AlreadyAnswered when one is there already."""
+
+
+class Inbox(Protocol):
+    """Where a service proves what it has done."""
+
+    @property
+    def pool(self) -> Any:
+        """What queries read from, without a transaction."""
+
+    def unit(self) -> Any:
+        """An async context manager giving a Unit: commits at the end, rolls back on an error."""
+
+    async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
+        """The rows there are."""
+
+    async def keep(self, entries: Sequence[Entry]) -> set[UUID]:
+        """Add rows by themselves (refusals); the ids added: those already there stay as they are."""
+
+    async def count_attempt(self, frame_id: UUID) -> int:
+        """Count one more run of a redelivered frame, committed before its handler starts."""
+
+    async def probe(self) -> None:
+        """Raise while the database is away."""
+
+    def away(self, error: BaseException) -> bool:
+        """Whether an error means that the database is away rather than that the handler is wrong."""
+
+    def again(self, error: BaseException) -> bool:
+        """Whether the same frame may succeed in a new transaction at once (a deadlock)."""
+
+
+class PostgresInbox:
+    """The inbox tables of a service's schema, through its pool."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def pool(self) -> Any:
+        """For queries, which need no transaction."""
+        return self._database.pool
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[PostgresUnit]:
+        """A transaction; raises CommitUnknown when the connection breaks during the commit."""
+        async with self._database.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield PostgresUnit(connection)
+            except BaseException:
+                if not connection.is_closed():
+                    await transaction.rollback()
+                raise
+            try:
+                await transaction.commit()
+            except BaseException as error:
+                if away(error):
+                    raise CommitUnknown(str(error)) from error
+                raise
+
+    async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
+        """The rows there are."""
+        sql = "SELECT id, body_hash, refused, reply, events FROM inbox WHERE id = ANY($1::uuid[])"
+        rows = await self._database.pool.fetch(sql, list(ids))
+        return {row[0]: Entry(UUID(int=row[0].int), row[1], row[2], row[3], row[4] or b"") for row in rows}
+
+    async def keep(self, entries: Sequence[Entry]) -> set[UUID]:
+        """Add rows by themselves; the ids added: those already there stay as they are."""
+        return {row[0] for row in await self._database.pool.fetch(_INSERT, *_columns(entries))}
+
+    async def count_attempt(self, frame_id: UUID) -> int:
+        """Count one more run of a redelivered frame."""
+        sql = """
+            INSERT INTO delivery_attempt (frame_id, attempts) VALUES ($1, 1)
+            ON CONFLICT (frame_id) DO UPDATE SET attempts = delivery_attempt.attempts + 1, at = now()
+            RETURNING attempts
+        """
+        attempts: int = await self._database.pool.fetchval(sql, frame_id)
+        return attempts
+
+    async def probe(self) -> None:
+        """Raise while the database is away."""
+        await self._database.ping()
+
+    def away(self, error: BaseException) -> bool:
+        """Whether the database is away."""
+        return away(error)
+
+    def again(self, error: BaseException) -> bool:
+        """Whether a new transaction may succeed at once."""
+        return again(error)
+
+    async def keep_partitions(self, keep_hours: int, ahead_hours: int = 6) -> None:
+        """Make the partitions of the next hours and drop what is older than `keep_hours`."""
+        await self._database.pool.fetchval("SELECT keep_inbox($1, $2)", keep_hours, ahead_hours)
+
+
+class PostgresUnit:
+    """One transaction on one connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self.db = connection
+
+    async def lock(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Transaction-level advisory locks that are not waited for."""
+        sql = """
+            SELECT id FROM unnest($1::uuid[], $2::bigint[]) AS want (id, key)
+            WHERE pg_try_advisory_xact_lock(key)
+        """
+        rows = await self.db.fetch(sql, list(ids), [_lock_key(frame_id) for frame_id in ids])
+        return {row[0] for row in rows}
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Add the rows, sorted by id so that two transactions wait for each other in one order only."""
+        added = await self.db.fetch(_INSERT, *_columns(entries))
+        if len(added) != len(entries):
+            raise AlreadyAnswered
+
+
+_INSERT = """
+    INSERT INTO inbox (id, body_hash, refused, reply, events)
+    SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::boolean[], $4::bytea[], $5::bytea[]) AS new (id)
+    ORDER BY new.id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+"""
+
+
+def _columns(entries: Sequence[Entry]) -> tuple[list[Any], ...]:
+    return (
+        [entry.id for entry in entries],
+        [entry.body_hash for entry in entries],
+        [entry.refused for entry in entries],
+        [entry.reply for entry in entries],
+        [entry.events or None for entry in entries],
+    )
+
+
+def _lock_key(frame_id: UUID) -> int:
+    digest = hashlib.blake2b(frame_id.bytes, digest_size=8, person=b"inbox").digest()
+    return int.from_bytes(digest, "big", signed=True)

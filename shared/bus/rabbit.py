@@ -1,0 +1,470 @@
+"""RabbitMQ behind the bus: connections through aio-pika, the hot path on the aiormq channel under it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, cast
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
+from pamqp.commands import Basic
+
+from shared.bus.codec import MSGPACK, Properties
+from shared.bus.link import LinkDown, Nacked, OnDelivery, Outgoing, PublishUnknown, Unroutable
+from shared.bus.topology import EVENTS, REPLIES
+
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS = 5
+CONNECT_SECONDS = 5.0
+PUBLISH_SECONDS = 2.0
+SETUP_SECONDS = 5.0
+AGAIN_SECONDS = 0.5
+REPLY_MESSAGES = 100_000
+BROKEN = (AMQPError, ConnectionError, OSError, RuntimeError, asyncio.TimeoutError)
+
+
+class RabbitLink:
+    """Two connections under one account, one to publish and one to consume, kept up until closed.
+
+    Every trouble is answered the same way: the side it happened on is taken down and made anew, private
+    queues under fresh names. Nothing published is repeated here: the caller knows what may be.
+    """
+
+    def __init__(self, url: str, account: str, *, publish_seconds: float = PUBLISH_SECONDS) -> None:
+        self.account = account
+        self._url = url
+        self._publish_seconds = publish_seconds
+        self._publishing: Channel | None = None
+        self._logging: Channel | None = None
+        self._consuming: AbstractConnection | None = None
+        self._subscriptions: list[RabbitSubscription] = []
+        self._replies: OnDelivery | None = None
+        self._reply_address = ""
+        self._live: list[tuple[tuple[str, ...], OnDelivery, Callable[[], None]]] = []
+        self._private: dict[str, Callable[[], None]] = {}
+        self._private_channel: Channel | None = None
+        self._private_lock = asyncio.Lock()
+        self._look_channel: Channel | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._sides: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.trouble = "not connected yet"
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect, and go on until closed."""
+        name = f"posthouse {self.account}"
+        self._sides = [
+            asyncio.create_task(self._keep(f"{name} publishing", self._publish_side)),
+            asyncio.create_task(self._keep(f"{name} consuming", self._consume_side)),
+        ]
+
+    async def close(self) -> None:
+        """Close both connections."""
+        for side in self._sides:
+            side.cancel()
+        await asyncio.gather(*self._sides, return_exceptions=True)
+        self._sides = []
+
+    @property
+    def up(self) -> bool:
+        """Whether both connections work and every queue is taken from."""
+        return (
+            self._publishing is not None
+            and self._consuming is not None
+            and all(subscription.attached for subscription in self._subscriptions)
+        )
+
+    @property
+    def missing(self) -> list[str]:
+        """Queues this link should take from and does not."""
+        return [each.queue for each in self._subscriptions if not each.attached]
+
+    @property
+    def reply_address(self) -> str:
+        """The name of the reply queue, fresh at every connect."""
+        return self._reply_address
+
+    def on_up(self, callback: Callable[[], None]) -> None:
+        """Call back whenever both connections are up again."""
+        self._callbacks.append(callback)
+
+    async def _keep(self, name: str, side: Callable[[AbstractConnection], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            connection: AbstractConnection | None = None
+            try:
+                connection = await aio_pika.connect(
+                    self._url,
+                    timeout=CONNECT_SECONDS,
+                    heartbeat=HEARTBEAT_SECONDS,
+                    client_properties={"connection_name": name},
+                )
+                await side(connection)
+            except BROKEN as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+                log.warning("broker_connection_lost", connection=name, error=self.trouble)
+            finally:
+                if connection is not None:
+                    with suppress(Exception):
+                        async with asyncio.timeout(1):
+                            await connection.close()
+            await asyncio.sleep(AGAIN_SECONDS * (0.5 + random.random()))
+
+    def _tell_up(self) -> None:
+        if self._publishing is not None and self._consuming is not None:
+            self.trouble = ""
+            for callback in self._callbacks:
+                callback()
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    async def _publish_side(self, connection: AbstractConnection) -> None:
+        channel = await _open(connection, confirms=True)
+        logging = await _open(connection, confirms=False)
+        self._publishing, self._logging = channel, logging
+        try:
+            self._tell_up()
+            await _until_closed(channel, logging)
+        finally:
+            self._publishing = self._logging = None
+
+    async def publish(self, message: Outgoing) -> None:
+        """Return when confirmed; raises NotPublished or PublishUnknown within two seconds."""
+        channel = self._publishing
+        if channel is None:
+            raise LinkDown(self.trouble)
+        try:
+            async with asyncio.timeout(self._publish_seconds):
+                await channel.basic_publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.key,
+                    mandatory=message.mandatory,
+                    properties=self._properties(message),
+                    wait=False,
+                )
+        except PublishError as error:
+            raise Unroutable(f"{message.exchange} {message.key}") from error
+        except DeliveryError as error:
+            raise Nacked(message.key) from error
+        except TimeoutError as error:
+            raise PublishUnknown(f"no confirm in {self._publish_seconds} s") from error
+        except ChannelInvalidStateError as error:
+            raise PublishUnknown(str(error)) from error
+        except BROKEN as error:
+            raise PublishUnknown(f"{type(error).__name__}: {error}") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise PublishUnknown("the channel was closed") from None
+
+    def send(self, message: Outgoing) -> bool:
+        """Publish without a confirm; False when there is no connection."""
+        channel = self._logging
+        if channel is None:
+            return False
+        self._spawn(
+            channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.key,
+                properties=self._properties(message),
+                wait=False,
+            )
+        )
+        return True
+
+    def _properties(self, message: Outgoing) -> Basic.Properties:
+        return Basic.Properties(
+            content_type=message.content_type,
+            delivery_mode=2 if message.persistent else 1,
+            message_id=uuid.uuid4().hex,
+            user_id=self.account,
+            reply_to=message.reply_to or None,
+            correlation_id=message.correlation_id or None,
+            message_type=message.type or None,
+            expiration=str(message.expiration_ms) if message.expiration_ms else None,
+            headers=dict(message.headers) if message.headers else None,
+        )
+
+    # -- consuming -------------------------------------------------------------------------------------
+
+    async def _consume_side(self, connection: AbstractConnection) -> None:
+        closing: list[Channel] = []
+        try:
+            async with asyncio.timeout(SETUP_SECONDS):
+                if self._replies is not None:
+                    closing.append(await self._open_replies(connection, self._replies))
+                for keys, on_delivery, on_lost in self._live:
+                    closing.append(await self._open_live(connection, keys, on_delivery))
+                    on_lost()
+                self._private_channel = await _open(connection, confirms=False)
+                closing.append(self._private_channel)
+                self._consuming = connection
+                await self._attach_all(connection)
+            self._tell_up()
+            lost = asyncio.create_task(_until_closed(*closing))
+            try:
+                while not lost.done():
+                    await asyncio.wait({lost}, timeout=AGAIN_SECONDS)
+                    if not lost.done():
+                        await self._attach_all(connection)
+                await lost
+            finally:
+                lost.cancel()
+        finally:
+            self._consuming = self._private_channel = self._look_channel = None
+            self._reply_address = ""
+            private, self._private = self._private, {}
+            for on_lost in private.values():
+                on_lost()
+            for subscription in self._subscriptions:
+                subscription.channel = None
+
+    async def _attach_all(self, connection: AbstractConnection) -> None:
+        for subscription in list(self._subscriptions):
+            if not subscription.attached:
+                await subscription.attach(connection)
+
+    async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int) -> RabbitSubscription:
+        """Take from a queue, again after every reconnect and as soon as it is there."""
+        subscription = RabbitSubscription(self, queue, on_delivery, prefetch)
+        self._subscriptions.append(subscription)
+        if self._consuming is not None:
+            with suppress(*BROKEN):
+                await subscription.attach(self._consuming)
+        return subscription
+
+    def forget(self, subscription: RabbitSubscription) -> None:
+        """Restore this one no more."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    async def open_replies(self, on_delivery: OnDelivery) -> None:
+        """Ask for a queue for one-shot replies at every connect; call before `start`."""
+        self._replies = on_delivery
+
+    async def _open_replies(self, connection: AbstractConnection, on_delivery: OnDelivery) -> Channel:
+        channel = await _open(connection, confirms=False)
+        name = self._fresh_name("replies")
+        arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
+        await channel.queue_declare(name, exclusive=True, arguments=arguments)
+        await channel.queue_bind(name, REPLIES, name)
+        await channel.basic_consume(name, _deliver(self, channel, on_delivery, acks=False), no_ack=True)
+        self._reply_address = name
+        return channel
+
+    async def hear(self, keys: tuple[str, ...], on_delivery: OnDelivery, on_lost: Callable[[], None]) -> None:
+        """Listen to live events; call before `start`. `on_lost` is called at every connect."""
+        self._live.append((keys, on_delivery, on_lost))
+
+    async def _open_live(
+        self, connection: AbstractConnection, keys: tuple[str, ...], on_delivery: OnDelivery
+    ) -> Channel:
+        channel = await _open(connection, confirms=False)
+        name = self._fresh_name("live")
+        arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
+        await channel.queue_declare(name, exclusive=True, arguments=arguments)
+        for key in keys:
+            await channel.queue_bind(name, EVENTS, key)
+        await channel.basic_consume(name, _deliver(self, channel, on_delivery, acks=False), no_ack=True)
+        return channel
+
+    async def open_private(
+        self, on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: Callable[[], None]
+    ) -> RabbitPrivateQueue:
+        """A queue for one request, holding at most `most` messages; raises LinkDown."""
+        channel = self._private_channel
+        if channel is None:
+            raise LinkDown(self.trouble)
+        name = self._fresh_name("request")
+        try:
+            async with self._private_lock:
+                arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
+                await channel.queue_declare(name, exclusive=True, arguments=arguments)
+                await channel.queue_bind(name, REPLIES, name)
+                await channel.basic_qos(prefetch_count=prefetch)
+                consume_ok = await channel.basic_consume(
+                    name, _deliver(self, channel, on_delivery, acks=True)
+                )
+        except BROKEN as error:
+            raise LinkDown(f"{type(error).__name__}: {error}") from error
+        self._private[name] = on_lost
+        return RabbitPrivateQueue(self, channel, name, consume_ok.consumer_tag or "")
+
+    def release(self, name: str) -> None:
+        """A private queue is gone."""
+        self._private.pop(name, None)
+
+    async def depths(self, queues: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
+        """Messages ready and consumers of each queue; None for a missing one. Raises LinkDown."""
+        found: dict[str, tuple[int, int] | None] = {}
+        for name in queues:
+            if self._consuming is None:
+                raise LinkDown(self.trouble)
+            if self._look_channel is None or self._look_channel.is_closed:
+                self._look_channel = await _open(self._consuming, confirms=False)
+            try:
+                ok = await self._look_channel.queue_declare(name, passive=True, timeout=SETUP_SECONDS)
+                found[name] = (ok.message_count or 0, ok.consumer_count or 0)
+            except ChannelNotFoundEntity:
+                found[name] = None
+        return found
+
+    def _fresh_name(self, purpose: str) -> str:
+        return f"{self.account}.{purpose}.{uuid.uuid4().hex}"
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a settling or a log line that is lost with its connection
+
+
+class RabbitSubscription:
+    """A consumer with a channel of its own, so that what happens to one queue happens to it alone."""
+
+    def __init__(self, link: RabbitLink, queue: str, on_delivery: OnDelivery, prefetch: int) -> None:
+        self.queue = queue
+        self.channel: Channel | None = None
+        self._link = link
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._tag = ""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker has our consumer."""
+        return self.channel is not None and not self.channel.is_closed and self._tag in self.channel.consumers
+
+    async def attach(self, connection: AbstractConnection) -> None:
+        """Consume now; a queue that is not there is said and tried again later."""
+        channel = await _open(connection, confirms=False)
+        self._tag = f"{self._link.account}.{uuid.uuid4().hex}"
+        try:
+            await channel.basic_qos(prefetch_count=self._prefetch)
+            callback = _deliver(self._link, channel, self._on_delivery, acks=True)
+            await channel.basic_consume(self.queue, callback, consumer_tag=self._tag)
+        except ChannelNotFoundEntity:
+            log.error("queue_missing", queue=self.queue)
+            return
+        self.channel = channel
+
+    async def cancel(self) -> None:
+        """Take no more; what was delivered can still be settled."""
+        self._link.forget(self)
+        if self.attached and self.channel is not None:
+            with suppress(*BROKEN):
+                await self.channel.basic_cancel(self._tag, timeout=SETUP_SECONDS)
+
+
+class RabbitPrivateQueue:
+    """The queue of one request."""
+
+    def __init__(self, link: RabbitLink, channel: Channel, name: str, tag: str) -> None:
+        self.name = name
+        self._link = link
+        self._channel = channel
+        self._tag = tag
+
+    async def close(self) -> None:
+        """Delete it: whoever publishes to it next is told that nobody is there."""
+        self._link.release(self.name)
+        if not self._channel.is_closed:
+            self._link._spawn(self._delete())
+
+    async def _delete(self) -> None:
+        await self._channel.queue_delete(self.name, timeout=SETUP_SECONDS)
+
+
+class RabbitDelivery:
+    """One message of a queue; settling after a reconnect does nothing, the broker delivers it again."""
+
+    __slots__ = (
+        "_acks",
+        "_channel",
+        "_link",
+        "_tag",
+        "body",
+        "exchange",
+        "properties",
+        "redelivered",
+        "routing_key",
+    )
+
+    def __init__(self, link: RabbitLink, channel: Channel, message: DeliveredMessage, acks: bool) -> None:
+        given = message.header.properties
+        self._link = link
+        self._channel = channel
+        self._tag = message.delivery_tag or 0
+        self._acks = acks
+        self.body = message.body
+        self.exchange = message.exchange or ""
+        self.routing_key = message.routing_key or ""
+        self.redelivered = bool(message.redelivered)
+        self.properties = Properties(
+            content_type=given.content_type or MSGPACK,
+            type=given.message_type or "",
+            message_id=given.message_id or "",
+            correlation_id=given.correlation_id or "",
+            reply_to=given.reply_to or "",
+            user_id=given.user_id or "",
+            headers=given.headers or {},
+        )
+
+    def ack(self) -> None:
+        """Settle it."""
+        if self._acks and not self._channel.is_closed:
+            self._link._spawn(self._channel.basic_ack(self._tag, wait=False))
+
+    def requeue(self) -> None:
+        """Give it back."""
+        if self._acks and not self._channel.is_closed:
+            self._link._spawn(self._channel.basic_nack(self._tag, requeue=True, wait=False))
+
+
+def _deliver(
+    link: RabbitLink, channel: Channel, on_delivery: OnDelivery, *, acks: bool
+) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
+    async def deliver(message: DeliveredMessage) -> None:
+        on_delivery(RabbitDelivery(link, channel, message, acks))
+
+    return deliver
+
+
+async def _open(connection: AbstractConnection, *, confirms: bool) -> Channel:
+    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    await channel.initialize(timeout=SETUP_SECONDS)
+    return cast(Channel, await channel.get_underlay_channel())
+
+
+async def _until_closed(*channels: Channel) -> None:
+    """Return, or raise the reason, when the first of the channels is closed."""
+    closing = [asyncio.shield(channel.closing) for channel in channels]
+    done, pending = await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+    for future in pending:
+        future.cancel()
+    for future in done:
+        future.result()
+    raise ConnectionError("the broker closed a channel")

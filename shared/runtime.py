@@ -1,0 +1,217 @@
+"""Start order, signals, drain and stop order of every service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+
+from shared import http, logs
+from shared.bus import codec
+from shared.bus.codec import Frame
+from shared.bus.ids import uuid7
+from shared.bus.inbox import PostgresInbox
+from shared.bus.link import NotPublished, Outgoing, PublishUnknown
+from shared.bus.rabbit import RabbitLink
+from shared.bus.routes import Call, Routes
+from shared.bus.service import Limits, Service
+from shared.bus.shipping import Shipper
+from shared.bus.topology import COMMANDS
+from shared.contracts.base import Command, Principal
+from shared.db import Database
+from shared.settings import BadSettings, note
+
+log = structlog.get_logger()
+
+PARTITIONS_EVERY_SECONDS = 600.0
+AGAIN_SECONDS = 1.0
+READY_FOR_SECONDS = 1.0
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every process needs to know; one field per environment variable."""
+
+    amqp_url: Annotated[str, note("RabbitMQ, with this service's own account", secret=True)]
+    database_url: Annotated[str, note("PostgreSQL, with this service's own role", secret=True)] = ""
+    redis_url: Annotated[str, note("Redis or Valkey", secret=True)] = ""
+    secret_key: Annotated[str, note("32 bytes or more in base64url, the key of all secrets", secret=True)] = (
+        ""
+    )
+    ops_address: Annotated[str, note("host:port of /healthz, /readyz and /metrics; empty: none")] = ""
+    inbox_hours: Annotated[int, note("hours a repeat of a command is known", ge=1, le=720)] = 24
+    stop_seconds: Annotated[float, note("longest wait for running work when stopping", ge=0)] = 10.0
+    pool_size: Annotated[int, note("database connections of this process", ge=2, le=100)] = 12
+    log_level: Annotated[str, note("debug, info, warning or error")] = "info"
+    commit: Annotated[str, note("the commit that runs, shown by /healthz")] = ""
+
+
+def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a process to its end; wrong settings are said in one line."""
+    try:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+    except BadSettings as error:
+        raise SystemExit(f"settings: {error}") from error
+
+
+def stop_event() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+@asynccontextmanager
+async def running(settings: ServiceSettings) -> AsyncIterator[Running]:
+    """The life of a service: what it opens is closed in the right order."""
+    service = Running(settings)
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+class Running:
+    """One service process, from its settings to its end."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self._timers: list[tuple[float, Command[Any]]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._closing: list[Callable[[], Awaitable[Any]]] = []
+        self._ready_at = 0.0
+        self._ready: dict[str, str] = {"service": "starting"}
+
+    def every(self, seconds: float, command: Command[Any]) -> None:
+        """Send a command to oneself now and every `seconds`: every write starts from a message."""
+        self._timers.append((seconds, command))
+
+    async def serve(
+        self,
+        routes: Routes,
+        make_deps: Callable[[Call], Any],
+        *,
+        further_queues: tuple[str, ...] = (),
+    ) -> None:
+        """Take from the queues of `routes.service` until told to stop, then drain."""
+        settings = self.settings
+        logs.configure(routes.service, settings.log_level)
+        stopping = stop_event()
+        self._link = RabbitLink(settings.amqp_url, routes.service)
+        self._database = Database(
+            settings.database_url, size=settings.pool_size, application_name=f"posthouse {routes.service}"
+        )
+        figures = http.registry()
+        if settings.ops_address:
+            app = http.ops_app(routes.service, settings.commit, self._missing, figures)
+            runner = await http.serve_ops(app, settings.ops_address)
+            self._closing.append(runner.cleanup)
+        self._link.start()
+        self._closing.append(self._link.close)
+        self._closing.append(self._database.close)
+        shipper = Shipper(self._link, routes.service)
+        logs.on_ship(shipper.add)
+        self._spawn(shipper.run())
+        inbox = PostgresInbox(self._database)
+        if not await self._open_database(stopping, inbox):
+            return
+        limits = Limits(inbox_hours=settings.inbox_hours)
+        self._service = Service(routes, self._link, inbox, make_deps, limits=limits, registry=figures)
+        self._spawn(self._keep_partitions(inbox))
+        await self._service.start(*further_queues)
+        for seconds, command in self._timers:
+            self._spawn(self._send_every(routes.service, seconds, command))
+        self._ready = {}
+        log.info("serving", service=routes.service)
+        await stopping.wait()
+        self._ready = {"service": "stopping"}
+        log.info("stopping", **self._service.counts())
+        await self._service.stop(settings.stop_seconds)
+        shipper.flush()
+
+    async def close(self) -> None:
+        """Close what was opened, the last first."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        logs.on_ship(None)
+        for close in reversed(self._closing):
+            with suppress(Exception):
+                await close()
+
+    async def _open_database(self, stopping: asyncio.Event, inbox: PostgresInbox) -> bool:
+        while not stopping.is_set():
+            try:
+                await self._database.open()
+                await inbox.keep_partitions(self.settings.inbox_hours)
+                return True
+            except Exception as error:
+                if not inbox.away(error):
+                    raise
+                self._ready = {"database": str(error)}
+                log.warning("database_away", error=str(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), AGAIN_SECONDS)
+        return False
+
+    async def _missing(self) -> Mapping[str, str]:
+        """What stands between this process and its work."""
+        missing = dict(self._ready)
+        if not self._link.up:
+            missing["broker"] = ", ".join(self._link.missing) or self._link.trouble or "connecting"
+        now = asyncio.get_running_loop().time()
+        if not missing and now - self._ready_at > READY_FOR_SECONDS:
+            try:
+                async with asyncio.timeout(2):
+                    await self._database.ping()
+                self._ready_at = now
+            except Exception as error:
+                missing["database"] = str(error) or type(error).__name__
+        return missing
+
+    async def _keep_partitions(self, inbox: PostgresInbox) -> None:
+        while True:
+            await asyncio.sleep(PARTITIONS_EVERY_SECONDS)
+            try:
+                await inbox.keep_partitions(self.settings.inbox_hours)
+            except Exception as error:
+                log.warning("partitions_not_kept", error=str(error))
+
+    async def _send_every(self, service: str, seconds: float, command: Command[Any]) -> None:
+        while True:
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            frame = Frame(
+                id=uuid7(now),
+                topic=command.topic,
+                kind="command",
+                body=codec.body_of(command),
+                principal=Principal(kind="service", id=service),
+                born=now,
+            )
+            try:
+                await self._link.publish(Outgoing(COMMANDS, command.topic, codec.join([codec.encode(frame)])))
+            except (NotPublished, PublishUnknown) as error:
+                log.warning("timer_not_sent", topic=command.topic, error=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            await asyncio.sleep(seconds)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._tasks.append(asyncio.create_task(coroutine))
