@@ -130,12 +130,12 @@ class Postgres:
             log=self.log,
             probes=(f"postgres://127.0.0.1:{self.port}",),
             stop_signal=signal.SIGINT,
-            before=self._remove_stale_lock,
+            before=self.remove_stale_lock,
             user=as_user.user,
             address=f"127.0.0.1:{self.port}",
         )
 
-    def _remove_stale_lock(self) -> None:
+    def remove_stale_lock(self) -> None:
         """After a power cut the lock file can name a process that has the number by chance: no start."""
         lock = self.data / "postmaster.pid"
         try:
@@ -166,7 +166,8 @@ class _AsUser:
     def choose(cls, binaries: Path, data: Path) -> _AsUser:
         if os.geteuid() != 0:
             return cls()
-        if _namespaces_work():
+        given_away = data.exists() and data.stat().st_uid == NOBODY
+        if _namespaces_work() and not given_away:
             return cls(prefix=_IN_NAMESPACE)
         if blocked := _not_open_to_others(binaries / "postgres") or _not_open_to_others(data.parent):
             raise Failure(

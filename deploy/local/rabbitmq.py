@@ -74,8 +74,9 @@ class Rabbit:
         if software is None:
             raise Failure("RabbitMQ is not here: run ./posthouse up once with a network.")
         home = self.instance.data / "rabbitmq"
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         for directory in ("home", "mnesia", "generated", "schema", "log"):
-            (home / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (home / directory).mkdir(exist_ok=True)
         write(home / "rabbitmq.conf", self._config(_version(software)))
         write(home / "enabled_plugins", f"[{','.join(PLUGINS)}].\n")
         env = self._environment(software, home)

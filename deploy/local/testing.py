@@ -60,11 +60,12 @@ def _slot(instance: Instance) -> tuple[Instance, IO[str]]:
     for number in range(1, 100):
         place = instance.root / ".local" / "test" / str(number)
         if lock := try_lock(place / "lock"):
-            return Instance(Settings(_given_servers(os.environ), {}, place / "posthouse.env", place)), lock
+            return Instance(Settings(given_servers(os.environ), {}, place / "posthouse.env", place)), lock
     raise Failure("A hundred test runs at once are too many.")
 
 
-def _given_servers(environment: Mapping[str, str]) -> dict[str, str]:
+def given_servers(environment: Mapping[str, str]) -> dict[str, str]:
+    """POSTHOUSE_TEST_AMQP_URL and the like, as the settings of an instance."""
     named = {
         name: environment.get(name.replace("POSTHOUSE_", "POSTHOUSE_TEST_", 1), "") for name in ADDRESS_NAMES
     }

@@ -69,7 +69,7 @@ async def _start(
     instance: Instance, scale: Mapping[str, int], supervisor: Supervisor, console: Console, began: float
 ) -> None:
     seconds = instance.settings.number("POSTHOUSE_START_SECONDS")
-    key = _checked_key(instance)
+    key = checked_key(instance)
     ports = Ports(instance.run / "ports.json")
     servers = Servers(instance, ports, key)
     services = Services(instance, ports, servers.addresses, key, scale)
@@ -88,7 +88,7 @@ async def _start(
         console.line(line)
 
 
-def _checked_key(instance: Instance) -> str:
+def checked_key(instance: Instance) -> str:
     """The secret key, if it is the one this data was made with."""
     mark = instance.data / "key-fingerprint"
     key = instance.settings.get(SECRET_KEY)
