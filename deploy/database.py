@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from deploy.identity import derive_password
-from shared.db.migrate import ChangedMigration, migrate
+from shared.db.migrate import BadMigration, migrate
 
 SERVICES = Path(__file__).parent.parent / "services"
 NO_DATABASE = {"gateway"}
@@ -32,7 +32,7 @@ async def prepare_database(environment: Mapping[str, str]) -> None:
     try:
         await _create_database(url)
         await migrate(url, services(), lambda role: derive_password(secret_key, f"postgres:{role}"))
-    except ChangedMigration as error:
+    except BadMigration as error:
         raise Unprepared(str(error)) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         reason = str(error) or type(error).__name__

@@ -28,8 +28,8 @@ ROLE_SETTINGS = {
 }
 
 
-class ChangedMigration(Exception):
-    """A file was edited after it had been applied; the message names it."""
+class BadMigration(Exception):
+    """A file cannot be applied, or was edited after it had been; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ async def _ensure(connection: Connection, service: str, file: File, applied: App
     if known is None:
         await _apply(connection, service, file)
     elif known != file.checksum:
-        raise ChangedMigration(
+        raise BadMigration(
             f"Migration {file.name} of {service} was changed after it had been applied: "
             "restore it and put the change into a new file."
         )
@@ -123,9 +123,9 @@ async def _apply(connection: Connection, service: str, file: File) -> None:
         try:
             async with connection.transaction():
                 await _run(connection, service, file)
-        except asyncpg.LockNotAvailableError:
-            if attempt == LOCK_ATTEMPTS:
-                raise
+        except asyncpg.PostgresError as error:
+            if attempt == LOCK_ATTEMPTS or not isinstance(error, asyncpg.LockNotAvailableError):
+                raise BadMigration(f"Migration {file.name} of {service} failed: {error}") from error
         else:
             return
 

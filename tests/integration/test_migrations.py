@@ -11,7 +11,7 @@ import pytest
 
 from deploy.database import prepare_database, services
 from deploy.identity import derive_password
-from shared.db.migrate import ChangedMigration, migrate, role_of
+from shared.db.migrate import BadMigration, migrate, role_of
 from tests.servers import Place, empty_database
 
 
@@ -66,7 +66,7 @@ async def test_a_second_run_changes_nothing_and_is_quick(empty: Place, environme
     before = await applied(empty)
     began = time.perf_counter()
     await prepare_database(environment)
-    assert time.perf_counter() - began < 0.3
+    assert time.perf_counter() - began < 1.0  # 0.03 s on an idle machine
     assert await applied(empty) == before
 
 
@@ -79,7 +79,7 @@ async def migrate_thing(place: Place, folder: Path, secret_key: str) -> None:
 async def test_a_changed_file_is_refused_by_name(empty: Place, folder: Path, secret_key: str) -> None:
     await migrate_thing(empty, folder, secret_key)
     (folder / "migrations" / "0001_first.sql").write_text("CREATE TABLE other (id int)")
-    with pytest.raises(ChangedMigration, match=r"0001_first\.sql of ingest"):
+    with pytest.raises(BadMigration, match=r"0001_first\.sql of ingest"):
         await migrate_thing(empty, folder, secret_key)
 
 
@@ -95,7 +95,7 @@ async def test_a_file_that_fails_leaves_nothing_of_itself(
     empty: Place, folder: Path, secret_key: str
 ) -> None:
     (folder / "migrations" / "0002_half.sql").write_text("CREATE TABLE half (id int); SELECT 1 / 0;")
-    with pytest.raises(asyncpg.DivisionByZeroError):
+    with pytest.raises(BadMigration, match=r"0002_half\.sql of ingest failed: division by zero"):
         await migrate_thing(empty, folder, secret_key)
     assert [name for _, name, _ in await applied(empty) if not name.startswith("shared/")] == [
         "0001_first.sql"

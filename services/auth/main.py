@@ -1,0 +1,32 @@
+"""Wiring only."""
+
+from __future__ import annotations
+
+from services.auth.handlers import Deps, routes
+from services.auth.hashing import Hasher
+from services.auth.settings import Settings
+from services.auth.store import Store
+from services.auth.tokens import Issuer
+from shared.runtime import run_service, running
+from shared.settings import load
+from shared.vault import Vault
+
+
+async def main() -> None:
+    """Serve until told to stop."""
+    settings = load(Settings)
+    vault = Vault(settings.secret_key)
+    issuer = Issuer(vault, settings.access_token_seconds)
+    async with running(settings) as service:
+        with Hasher.of(settings) as hasher:
+            await service.serve(
+                routes,
+                lambda call: Deps(
+                    Store(call.db), call.caller, call.now, vault, hasher, issuer, settings.password_min_length
+                ),
+            )
+
+
+def run() -> None:
+    """Entry of the process."""
+    run_service(main)

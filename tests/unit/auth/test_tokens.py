@@ -1,0 +1,78 @@
+"""An access token says who is calling, and nobody else can make one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from deploy.identity import new_secret_key
+from services.auth.rules import Person
+from services.auth.tokens import Issuer
+from shared.vault import SealBroken, Vault
+
+NOW = datetime.now(UTC)
+ANN = Person(UUID(int=1), "default", "ann", "ann@example.org", ("administrator",), NOW)
+SESSION = UUID(int=2)
+REQUIRED = ["exp", "iat", "sub", "iss", "aud", "jti", "sid"]
+
+
+def verified(token: str, public_key: bytes) -> dict[str, Any]:
+    """As a careful receiver does it (RFC 8725)."""
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    return jwt.decode(token, key, ["EdDSA"], {"require": REQUIRED}, audience="posthouse", issuer="posthouse")
+
+
+def test_it_tells_who_where_and_until_when(vault: Vault) -> None:
+    issuer = Issuer(vault, 600)
+    key = issuer.new_key()
+    token = issuer.issue(key, ANN, SESSION, NOW)
+    assert jwt.get_unverified_header(token) == {"alg": "EdDSA", "typ": "at+jwt", "kid": key.kid}
+    claims = verified(token, key.public_key)
+    assert len(claims.pop("jti")) == 36
+    assert claims == {
+        "iss": "posthouse",
+        "aud": "posthouse",
+        "sub": str(ANN.id),
+        "sid": str(SESSION),
+        "iat": int(NOW.timestamp()),
+        "exp": int(NOW.timestamp()) + 600,
+        "project": "default",
+        "roles": ["administrator"],
+        "name": "ann",
+    }
+
+
+def test_two_tokens_are_never_the_same(vault: Vault) -> None:
+    issuer = Issuer(vault, 600)
+    key = issuer.new_key()
+    assert issuer.issue(key, ANN, SESSION, NOW) != issuer.issue(key, ANN, SESSION, NOW)
+
+
+def test_it_is_refused_when_it_is_over_and_under_another_key(vault: Vault) -> None:
+    issuer = Issuer(vault, 600)
+    key = issuer.new_key()
+    with pytest.raises(jwt.ExpiredSignatureError):
+        verified(issuer.issue(key, ANN, SESSION, NOW - timedelta(seconds=601)), key.public_key)
+    with pytest.raises(jwt.InvalidSignatureError):
+        verified(issuer.issue(key, ANN, SESSION, NOW), issuer.new_key().public_key)
+
+
+def test_another_process_with_the_same_server_key_signs_with_a_stored_key(vault: Vault) -> None:
+    key = Issuer(vault, 600).new_key()
+    assert verified(Issuer(vault, 600).issue(key, ANN, SESSION, NOW), key.public_key)
+
+
+def test_a_stored_key_is_of_no_use_without_the_server_key(vault: Vault) -> None:
+    key = Issuer(vault, 600).new_key()
+    with pytest.raises(SealBroken):
+        Issuer(Vault(new_secret_key()), 600).issue(key, ANN, SESSION, NOW)
+    with pytest.raises(SealBroken):
+        Issuer(vault, 600).issue(
+            replace(key, locked_private_key=key.locked_private_key[:-1]), ANN, SESSION, NOW
+        )
