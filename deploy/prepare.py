@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Mapping
 
-from deploy.broker import prepare_broker
-from deploy.database import prepare_database
+from deploy.broker import BrokerNotPrepared, prepare_broker
+from deploy.database import Unprepared, prepare_database
 
 
 async def _prepare(environment: Mapping[str, str]) -> None:
@@ -20,10 +20,16 @@ def main() -> int:
     """Prepare both; 1 and one sentence on standard error when something is in the way."""
     try:
         asyncio.run(_prepare(os.environ))
+    except (Unprepared, BrokerNotPrepared) as error:
+        return _failed(str(error))
     except Exception as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return 1
+        return _failed(f"Preparation failed: {type(error).__name__}: {error}")
     return 0
+
+
+def _failed(sentence: str) -> int:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
