@@ -1,0 +1,72 @@
+"""The application: every row of the tables as a handler inside the one middleware."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from services.gateway.http import accounts, datasets, operations, readings
+from services.gateway.http.answers import to_json
+from services.gateway.http.endpoint import Endpoint
+from services.gateway.http.front import Front
+from services.gateway.http.gateway import GATEWAY, Gateway, Missing, nothing_missing
+from services.gateway.http.metrics import Meter
+from services.gateway.http.openapi import document
+from services.gateway.http.server import STOPPING
+from services.gateway.http.table import Route
+from services.gateway.session import Callers
+from services.gateway.settings import Settings
+from shared.bus.requests import Requester
+from shared.contracts.base import Command
+from shared.http import VERSION
+from shared.vault import Vault
+
+# What is called most comes first: the router tries paths that begin alike in this order.
+TABLES = (readings.routes, datasets.routes, accounts.routes, operations.routes)
+
+
+def make_app(
+    requester: Requester,
+    vault: Vault,
+    settings: Settings,
+    *,
+    callers: Callers | None = None,
+    registry: CollectorRegistry | None = None,
+    missing: Missing = nothing_missing,
+) -> web.Application:
+    """The whole gateway as an aiohttp application.
+
+    `missing` names each dependency that is away with its reason, for `/readyz`; `registry` is what
+    `/metrics` shows.
+    """
+    gateway = Gateway(
+        requester=requester,
+        vault=vault,
+        settings=settings,
+        callers=callers or Callers(requester, vault),
+        meter=Meter(registry or CollectorRegistry()),
+        missing=missing,
+        openapi=to_json(document(TABLES, settings, VERSION)),
+    )
+    front = Front(gateway)
+    app = web.Application(middlewares=[front])
+    app[GATEWAY] = gateway
+    app[STOPPING] = gateway.stopping
+    by_path: dict[str, list[Route]] = {}
+    for row in (row for table in TABLES for row in table.rows):
+        by_path.setdefault(row.path, []).append(row)
+    for path, rows in by_path.items():
+        resource = app.router.add_resource(path)
+        front.know(resource, rows[0].template)
+        for row in rows:
+            endpoint = Endpoint(row, gateway, front)
+            resource.add_route(row.method, endpoint.serve)
+            if _has_head(row):
+                resource.add_route("HEAD", endpoint.serve)
+    return app
+
+
+def _has_head(row: Route) -> bool:
+    """HEAD does what GET does: neither a whole export for nothing, nor a reveal in the audit log."""
+    is_command = row.message is not None and issubclass(row.message, Command)
+    return row.method == "GET" and not row.part_type and not is_command

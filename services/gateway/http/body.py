@@ -1,0 +1,58 @@
+"""The bytes of a body, within the limit of its route and in a content type the route reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from services.gateway.http.problems import Turned
+
+_UTF8 = frozenset(("", "utf-8", "utf8", "us-ascii"))
+
+
+async def read_body(request: web.Request, accepts: Sequence[str], limit: int) -> bytes:
+    """The whole body; raises Turned: 415, or 413 that names the limit."""
+    if request.headers.get("Content-Type") not in accepts:
+        _check_type(request, accepts)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+        raise Turned(
+            "unsupported_media_type",
+            "Compressed bodies are not read here: send the body as it is.",
+            headers={"Accept-Encoding": "identity"},
+        )
+    length = request.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit)
+    content = request.content
+    body = await content.readany()
+    if content.at_eof():
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    whole = bytearray(body)
+    while not content.at_eof():
+        whole += await content.readany()
+        if len(whole) > limit:
+            raise _too_large(limit)
+    return bytes(whole)
+
+
+def _check_type(request: web.Request, accepts: Sequence[str]) -> None:
+    kind, *parameters = request.headers.get("Content-Type", "").split(";")
+    headers = {"Accept": ", ".join(accepts)}
+    if kind.strip().lower() not in accepts:
+        said = kind.strip()[:100] or "no content type"
+        detail = f"This path reads {' or '.join(accepts)}, not {said}."
+        raise Turned("unsupported_media_type", detail, headers=headers)
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:
+            detail = f"Text is read as UTF-8, not as {value.strip()[:40]}."
+            raise Turned("unsupported_media_type", detail, headers=headers)
+
+
+def _too_large(limit: int) -> Turned:
+    return Turned(
+        "too_large", f"The body may have at most {limit:,} bytes here; split it into several requests."
+    )

@@ -1,0 +1,174 @@
+"""One row at work: who calls, what do they say, ask the service, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote_plus
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict
+
+from services.gateway.http import submissions
+from services.gateway.http.answers import JSON, answer, renderer, to_json
+from services.gateway.http.body import read_body
+from services.gateway.http.front import Front
+from services.gateway.http.gateway import Gateway
+from services.gateway.http.incoming import INCOMING, Incoming
+from services.gateway.http.problems import Turned
+from services.gateway.http.table import ANYONE, USER, Route
+from services.gateway.http.validate import QueryReader, read_form, read_strings
+from shared.bus.requests import CallFailed
+from shared.contracts.base import FieldError, owner_of
+from shared.errors import Forbidden, Invalid
+
+
+class Endpoint:
+    """A row and what is worked out once from it."""
+
+    def __init__(self, row: Route, gateway: Gateway, front: Front) -> None:
+        self._row = row
+        self._gateway = gateway
+        self._front = front
+        self._limit: int = getattr(gateway.settings, row.limit)
+        self._decoder = msgspec.json.Decoder(row.form) if row.form is not None else None
+        self._query = QueryReader(row.query_form)
+        self._has_path = bool(msgspec.structs.fields(row.path_form))
+        self._render = renderer(row.shows)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        row, gateway = self._row, self._gateway
+        incoming: Incoming = request[INCOMING]
+        incoming.read_headers()
+        principal = gateway.callers.at_once(request.headers)
+        if principal is None:
+            principal = await gateway.callers.identify(request.headers)
+        incoming.principal = principal
+        if row.who is not ANYONE:
+            _admit(row, incoming)
+        if row.accepts:
+            incoming.body = await read_body(request, row.accepts, self._limit)
+        self._read(incoming)
+        if row.handle is not None:
+            return await row.handle(incoming, gateway)
+        message = self._message(incoming)
+        if row.part_type:
+            return await self._stream(message, incoming)
+        if incoming.prefer.queued and row.queued:
+            return await self._submit(message, incoming)
+        return self._answer(await gateway.ask(message, incoming), incoming)
+
+    def _read(self, incoming: Incoming) -> None:
+        """Fill path, query and form; raises Invalid with the mistakes of all three."""
+        wrong: list[FieldError] = []
+        request, row = incoming.request, self._row
+        if self._has_path:
+            try:
+                incoming.path = read_strings(row.path_form, dict(request.match_info), "path")
+            except Invalid as error:
+                wrong += error.errors
+        try:
+            raw = request.rel_url.raw_query_string
+            incoming.query = self._query.read(_pairs(raw) if raw else ())
+        except Invalid as error:
+            wrong += error.errors
+        if self._decoder is not None:
+            try:
+                incoming.form = read_form(self._decoder, incoming.body)
+            except Invalid as error:
+                wrong += error.errors
+        if wrong:
+            raise Invalid(_in_words(wrong), errors=wrong)
+
+    def _message(self, incoming: Incoming) -> Any:
+        row = self._row
+        if row.make is not None:
+            return row.make(incoming, self._gateway.vault)
+        values = msgspec.structs.asdict(incoming.query)
+        if incoming.path is not None:
+            values |= msgspec.structs.asdict(incoming.path)
+        if incoming.form is not None:
+            values |= msgspec.structs.asdict(incoming.form)
+        assert row.message is not None
+        return row.message(**values)
+
+    def _answer(self, reply: Any, incoming: Incoming) -> web.Response:
+        row = self._row
+        headers = dict(row.fields(reply)) if row.fields is not None else {}
+        if incoming.prefer.applied:
+            headers["Preference-Applied"] = incoming.prefer.applied
+        if row.answers == 204:
+            return answer(204, b"", "", headers)
+        if row.show is not None:
+            reply = row.show(reply, self._gateway.vault)
+        if self._render is not None:
+            reply = self._render(reply)
+        return answer(row.answers, to_json(reply), JSON, headers)
+
+    async def _submit(self, message: Any, incoming: Incoming) -> web.Response:
+        """202 once the broker has it on disk."""
+        gateway = self._gateway
+        caller = incoming.caller(message)
+        try:
+            await gateway.requester.submit(message, caller)
+        except CallFailed as failure:
+            gateway.meter.call(message.topic, failure.code)
+            raise
+        gateway.meter.call(message.topic, "accepted")
+        name = submissions.name_of(gateway.vault, incoming.principal, owner_of(message.topic), caller.id)
+        applied = ", ".join(filter(None, ("respond-async", incoming.prefer.applied)))
+        headers = {"Location": f"/v1/submissions/{name}", "Preference-Applied": applied}
+        return answer(202, to_json(submissions.Accepted(submission=name)), JSON, headers)
+
+    async def _stream(self, message: Any, incoming: Incoming) -> web.StreamResponse:
+        """Headers go out with the first part, so that a refusal is still a problem."""
+        request = incoming.request
+        parts = self._gateway.requester.stream(message, incoming.caller(message))
+        try:
+            first = await anext(parts, b"")
+            response = web.StreamResponse(headers=CIMultiDict({"Content-Type": self._row.part_type}))
+            self._front.dress(incoming, response)
+            await response.prepare(request)
+            try:
+                await response.write(first)
+                async for part in parts:
+                    await response.write(part)
+                await response.write_eof()
+            except BaseException:
+                # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
+                if request.transport is not None:
+                    request.transport.abort()
+                raise
+            return response
+        finally:
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _admit(row: Route, incoming: Incoming) -> None:
+    kind = incoming.principal.kind
+    if kind == "anonymous":
+        what = "an access token" if row.who is USER else "an access token or a dataset key"
+        headers = {"WWW-Authenticate": 'Bearer realm="posthouse"'}
+        raise Turned("unauthorized", f"This needs {what}.", headers=headers)
+    if row.who is USER and kind != "user":
+        raise Forbidden("This needs the access token of a person; a dataset key opens only its dataset.")
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """The pairs of a query string; raises Turned (400) when it is not UTF-8."""
+    pairs = []
+    for part in query.split("&"):
+        if part:
+            name, _, value = part.partition("=")
+            try:
+                pairs.append((unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")))
+            except UnicodeDecodeError:
+                raise Turned("not_utf8", "The query is not UTF-8.") from None
+    return pairs
+
+
+def _in_words(wrong: list[FieldError]) -> str:
+    return "The request has a mistake." if len(wrong) == 1 else f"The request has {len(wrong)} mistakes."

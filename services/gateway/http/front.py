@@ -1,0 +1,163 @@
+"""The one middleware: ids and headers, failures as problems, counting, CORS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from services.gateway.http.answers import problem
+from services.gateway.http.gateway import Gateway
+from services.gateway.http.incoming import INCOMING, Incoming
+from services.gateway.http.problems import PROBLEMS, Turned, code_of
+from services.gateway.http.server import SlowBody
+from shared.bus.requests import CallFailed, OutcomeUnknown
+from shared.errors import Refusal
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = structlog.get_logger()
+UNMATCHED = "unmatched"
+GONE = 499
+_EXPOSED = (
+    "Deprecation, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Sunset, "
+    "X-Request-Id, traceparent"
+)
+_MAY_SEND = (
+    "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, X-Request-Id, "
+    "traceparent"
+)
+_DETAILS = {
+    "not_found": "There is nothing at this path; /openapi.json lists the paths.",
+    "bad_request": "The body is not framed as its headers say.",
+}
+
+
+class Front:
+    """What every request passes on its way in and out."""
+
+    __middleware_version__ = 1  # what aiohttp's decorator sets on a function
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._stopping = gateway.stopping
+        self._meter = gateway.meter
+        self._origins = frozenset(gateway.settings.cors_origins.split())
+        self._templates: dict[Any, str] = {}
+
+    def know(self, resource: Any, template: str) -> None:
+        """How metrics name a resource."""
+        self._templates[resource] = template
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer one request; raises only when the client is gone or its stream broke."""
+        began = time.perf_counter()
+        incoming = request[INCOMING] = Incoming(request)
+        meter = self._meter
+        meter.in_flight += 1
+        status = GONE
+        try:
+            response = await self._answer(request, handler, incoming)
+            status = response.status
+            if not response.prepared:
+                self.dress(incoming, response)
+            return response
+        finally:
+            meter.in_flight -= 1
+            template = self._templates.get(request.match_info.route.resource, UNMATCHED)
+            method = request.method if template is not UNMATCHED else "any"
+            meter.request(template, method, status, time.perf_counter() - began)
+
+    async def _answer(self, request: web.Request, handler: Handler, incoming: Incoming) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            return _refused(refusal, incoming)
+        except CallFailed as failure:
+            return _failed(failure, incoming)
+        except web.HTTPException as error:
+            return self._no_route(error, incoming)
+        except (SlowBody, HttpProcessingError, web.RequestPayloadError) as error:
+            code = "slow_request" if isinstance(error, SlowBody) else "bad_request"
+            response = _problem(code, incoming)
+            response.force_close()
+            return response
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("gateway_failed", request_id=incoming.request_id)
+            if request.writer.output_size > 0:
+                raise  # the stream has been cut; there is nobody to tell
+            return _problem("internal", incoming)
+
+    def _no_route(self, error: web.HTTPException, incoming: Incoming) -> web.Response:
+        if not isinstance(error, web.HTTPMethodNotAllowed):
+            return _problem("not_found" if error.status == 404 else "bad_request", incoming)
+        allowed = ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
+        if incoming.request.method != "OPTIONS":
+            response = _problem("method_not_allowed", incoming, f"This path knows {allowed}.")
+        else:
+            response = web.Response(status=204)
+            response.headers["Access-Control-Allow-Methods"] = allowed
+            response.headers["Access-Control-Allow-Headers"] = _MAY_SEND
+            response.headers["Access-Control-Max-Age"] = "7200"
+        response.headers["Allow"] = allowed
+        return response
+
+    def dress(self, incoming: Incoming, response: web.StreamResponse) -> None:
+        """The headers of every answer."""
+        headers = response.headers
+        headers["X-Request-Id"] = incoming.request_id
+        headers["traceparent"] = incoming.traceparent
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Server"] = "posthouse"
+        if "Cache-Control" not in headers:
+            headers["Cache-Control"] = "no-store"
+        self._allow_origin(incoming.request.headers.get("Origin"), headers)
+        if self._stopping.is_set():
+            response.force_close()
+
+    def _allow_origin(self, origin: str | None, headers: MutableMapping[str, str]) -> None:
+        """Pages of the allowed origins may read the answer; never with cookies."""
+        if "*" in self._origins:
+            headers["Access-Control-Allow-Origin"] = "*"
+        else:
+            headers["Vary"] = "Origin"
+            if origin is None or origin not in self._origins:
+                return
+            headers["Access-Control-Allow-Origin"] = origin
+        if origin is not None:
+            headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+
+def _problem(code: str, incoming: Incoming, detail: str = "") -> web.Response:
+    return problem(code, PROBLEMS[code].status, detail or _DETAILS.get(code, ""), incoming.request_id)
+
+
+def _refused(refusal: Refusal, incoming: Incoming) -> web.Response:
+    headers = dict(refusal.headers) if isinstance(refusal, Turned) else {}
+    code = code_of(refusal)
+    if seconds := getattr(refusal, "retry_after", int(code == "still_running")):
+        headers["Retry-After"] = str(seconds)
+    if refusal.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="posthouse"')
+    return problem(code, refusal.status, refusal.detail, incoming.request_id, headers, errors=refusal.errors)
+
+
+def _failed(failure: CallFailed, incoming: Incoming) -> web.Response:
+    headers: dict[str, str] = {}
+    more: dict[str, Any] = {}
+    detail = ""
+    if seconds := getattr(failure, "retry_after", 0):
+        headers["Retry-After"] = str(seconds)
+        detail = failure.detail
+    if isinstance(failure, OutcomeUnknown):
+        more["outcome"] = "unknown"
+        if incoming.idempotency_key:
+            more["idempotency_key"] = incoming.idempotency_key
+            detail = "No answer came in time. Repeat with the same Idempotency-Key to learn the outcome."
+        else:
+            detail = "No answer came in time, and no Idempotency-Key was sent: a repetition may do it twice."
+    return problem(failure.code, failure.status, detail, incoming.request_id, headers, **more)

@@ -1,0 +1,119 @@
+"""One request on its way through the gateway: its ids, its preferences, who calls, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from services.gateway.http.problems import Turned
+from shared.bus.ids import keyed_id, uuid7
+from shared.bus.requests import Caller
+from shared.contracts.base import ANONYMOUS, FieldError, Message, Principal
+
+DEFAULT_SECONDS, MOST_SECONDS = 10, 30
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+class Preferences(NamedTuple):
+    """What `Prefer` (RFC 7240) asks for; what is not understood is ignored, as it demands."""
+
+    seconds: int = DEFAULT_SECONDS
+    queued: bool = False
+    strict: bool = False
+    applied: str = ""
+
+
+class Incoming:
+    """A request and what was learnt of it; `path`, `query` and `form` are filled before a route sees it."""
+
+    __slots__ = (
+        "body",
+        "form",
+        "idempotency_key",
+        "path",
+        "prefer",
+        "principal",
+        "query",
+        "request",
+        "request_id",
+        "trace_id",
+        "traceparent",
+    )
+
+    def __init__(self, request: web.Request) -> None:
+        headers = request.headers
+        chance = os.urandom(24).hex()
+        given = headers.get("traceparent")
+        known = _TRACEPARENT.fullmatch(given) if given else None
+        self.trace_id = known[1] if known else chance[:32]
+        self.traceparent = f"00-{self.trace_id}-{chance[32:]}-{known[2] if known else '01'}"
+        own = headers.get("X-Request-Id")
+        self.request_id = own if own and _REQUEST_ID.fullmatch(own) else self.trace_id
+        self.request = request
+        self.principal: Principal = ANONYMOUS
+        self.prefer = _NONE
+        self.idempotency_key = ""
+        self.body = b""
+        self.path: Any = None
+        self.query: Any = None
+        self.form: Any = None
+
+    def read_headers(self) -> None:
+        """Take `Prefer` and `Idempotency-Key`; raises Turned (400) for a key that is none."""
+        headers = self.request.headers
+        if "Prefer" in headers:
+            self.prefer = preferences(",".join(headers.getall("Prefer")))
+        key = headers.get("Idempotency-Key")
+        if key is not None and self.request.method not in ("GET", "HEAD"):
+            if not _KEY.fullmatch(key):
+                raise bad_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
+            self.idempotency_key = key
+
+    def caller(self, message: Message) -> Caller:
+        """The header of the call that carries this message."""
+        key = self.idempotency_key
+        return Caller(
+            id=keyed_id(self.principal, message.topic, key) if key else uuid7(),
+            request_id=self.request_id,
+            principal=self.principal,
+            seconds=float(self.prefer.seconds),
+            traceparent=self.traceparent,
+            client=self.request.remote or "",
+            locale=self.request.headers.get("Accept-Language", "")[:64],
+        )
+
+
+INCOMING = web.RequestKey("incoming", Incoming)
+_NONE = Preferences()
+
+
+def preferences(text: str) -> Preferences:
+    """Read a `Prefer` header; `wait` is brought into 1 to 30 seconds."""
+    seconds, queued, strict = DEFAULT_SECONDS, False, False
+    applied = []
+    for part in text.split(","):
+        name, _, value = part.partition(";")[0].strip().lower().partition("=")
+        value = value.strip().strip('"')
+        match name.strip():
+            case "wait" if value.isascii() and value.isdigit():
+                seconds = min(max(int(value[:6]), 1), MOST_SECONDS)
+                applied.append(f"wait={seconds}")
+            case "respond-async":
+                queued = True
+            case "handling" if value in ("strict", "lenient"):
+                strict = value == "strict"
+                applied.append(f"handling={value}")
+    return Preferences(seconds, queued, strict, ", ".join(applied))
+
+
+def bad_header(name: str, message: str) -> Turned:
+    """A header whose value cannot be used."""
+    return Turned(
+        "bad_header", f"{name} {message}.", errors=[FieldError(where="header", path=name, message=message)]
+    )

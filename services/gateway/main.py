@@ -1,0 +1,3 @@
+"""The wiring of the gateway."""
+
+from __future__ import annotations

@@ -1,0 +1,32 @@
+"""What the gateway can be told, one field per environment variable."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from shared.runtime import ServiceSettings
+from shared.settings import note
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    """One field per variable."""
+
+    host: Annotated[str, note("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, note("port to listen on, 0 for any", ge=0, le=65535)] = 8080
+    reuse_port: Annotated[bool, note("share the port with other gateways of this machine")] = False
+    listen_fd: Annotated[int, note("number of an open listening socket to use instead, 0 for none", ge=0)] = 0
+    public_url: Annotated[str, note("how clients reach this server; empty: as they did")] = ""
+    cors_origins: Annotated[str, note("origins whose pages may read answers, separated by spaces, or *")] = (
+        "*"
+    )
+    drain_seconds: Annotated[float, note("longest wait for running requests when stopping", ge=0)] = 10.0
+    quiet_seconds: Annotated[
+        float, note("when stopping, how long a silent connection may still send a request", ge=0)
+    ] = 2.0
+    body_bytes: Annotated[int, note("largest JSON body", ge=1)] = 256 << 10
+    readings_bytes: Annotated[int, note("largest body of readings", ge=1, le=1 << 20)] = 1 << 20
+    header_bytes: Annotated[int, note("largest request line and headers together", ge=1024)] = 32 << 10
+    header_seconds: Annotated[float, note("longest time until headers are complete", gt=0)] = 15.0
+    body_seconds: Annotated[float, note("longest time without progress of a body", gt=0)] = 15.0
+    body_bytes_per_second: Annotated[int, note("what a body must bring after body_seconds", ge=1)] = 16 << 10
+    idle_seconds: Annotated[float, note("how long a connection may be silent between requests", gt=0)] = 75.0
