@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -317,6 +317,8 @@ class Service:
         )
         if outcome.ending is Ending.REFUSED and outcome.refusal:
             verdict = Verdict(verdict.broker, outcome.refusal.status)
+        if outcome.ending is Ending.RETRY and verdict.broker is Broker.DEAD:
+            outcome = replace(outcome, ending=Ending.TOO_OFTEN)
         if verdict.broker is Broker.HOLD:
             self._hold(work, outcome)
             return

@@ -41,5 +41,6 @@ class GetSubmission(Query[Submission]):
 @cache
 def get_submission(owner: str) -> type[GetSubmission]:
     """The class of `<owner>.get_submission`."""
-    made = MessageMeta("GetSubmission", (GetSubmission,), {"__module__": __name__}, f"{owner}.get_submission")
+    topic = f"{owner}.get_submission"
+    made = MessageMeta("GetSubmission", (GetSubmission,), {"__module__": __name__}, topic=topic)
     return cast(type[GetSubmission], made)

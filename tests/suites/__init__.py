@@ -1,0 +1,1 @@
+"""One test body on the broker in memory and on RabbitMQ with PostgreSQL."""
