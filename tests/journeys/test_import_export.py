@@ -1,0 +1,127 @@
+"""A file goes in and comes out again, whatever happens on the way."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.conftest import ROOT, Posthouse
+
+pytestmark = pytest.mark.timeout(300)
+
+TIMES = ("--time-column", "date", "--time-format", "%Y/%m/%d %H:%M")
+LINES = 40_000
+
+
+@pytest.fixture(scope="session")
+def seattle() -> Path:
+    """Hourly temperatures of 2010: 8,759 lines in Pacific standard time, no line break at the end."""
+    spec = importlib.util.find_spec("vega_datasets")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "_data" / "seattle-temps.csv"
+
+
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    """A reading a minute, enough to be interrupted."""
+    start, path = datetime(2020, 1, 1), tmp_path / "long.csv"
+    lines = (f"{start + timedelta(minutes=n):%Y/%m/%d %H:%M},{n}" for n in range(LINES))
+    path.write_text("date,temp\n" + "\n".join(lines))
+    return path
+
+
+def entries(posthouse: Posthouse, token: str, name: str) -> int:
+    [found] = [one for one in posthouse.ask("/v1/datasets", token=token)["items"] if one["name"] == name]
+    return int(found["entries"])
+
+
+def test_the_temperatures_of_seattle_come_back_byte_for_byte(posthouse, person, token, seattle, tmp_path):
+    options = ("--dataset", "seattle", *TIMES, "--timezone", "-08:00")
+    done = posthouse.run("import", str(seattle), *options, **person)
+    assert done.returncode == 0, done.stderr
+    assert "8,759 readings stored, 0 lines refused" in done.stderr
+    assert entries(posthouse, token, "seattle") == 8_759
+    copy = tmp_path / "copy.csv"
+    out = posthouse.run("export", *options, "--output", str(copy), **person)
+    assert out.returncode == 0, out.stderr
+    assert copy.read_bytes() == seattle.read_bytes()
+
+
+def test_a_time_that_does_not_exist_is_reported_and_never_moved(posthouse, person, seattle, tmp_path):
+    report = tmp_path / "report.csv"
+    options = ("--dataset", "seattle-by-the-clock", *TIMES, "--timezone", "America/Los_Angeles")
+    done = posthouse.run("import", str(seattle), *options, "--report", str(report), **person)
+    assert done.returncode == 1, done.stderr
+    with report.open(newline="") as file:
+        refused = {int(row["line"]): row for row in csv.DictReader(file)}
+    lines = seattle.read_text().splitlines()
+    assert {lines[number - 1].partition(",")[0]: row["code"] for number, row in refused.items()} == {
+        "2010/03/14 02:00": "no_such_time",
+        "2010/11/07 01:00": "ambiguous_time",
+    }
+    out = posthouse.run("export", *options, **person)
+    assert out.stdout.splitlines() == [line for n, line in enumerate(lines, 1) if n not in refused]
+
+
+def test_an_import_that_is_interrupted_goes_on(posthouse, person, token, long_file):
+    options = ("--dataset", "interrupted", *TIMES, "--timezone", "-08:00")
+    with at_a_terminal(posthouse, person, "import", str(long_file), *options) as (process, screen):
+        assert any(b"/40,000 lines" in shown for shown in screen)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    stored = entries(posthouse, token, "interrupted")
+    assert 0 < stored < LINES
+    done = posthouse.run("import", str(long_file), *options, **person)
+    assert done.returncode == 0, done.stderr
+    assert f"of {LINES + 1:,}" in done.stderr
+    assert posthouse.run("export", *options, **person).stdout == long_file.read_text()
+
+
+def test_an_import_outlives_the_gateway(posthouse, person, token, long_file):
+    options = ("--dataset", "outlived", *TIMES, "--timezone", "-08:00")
+    with at_a_terminal(posthouse, person, "import", str(long_file), *options) as (process, screen):
+        assert any(b"/40,000 lines" in shown for shown in screen)
+        gateway = int((posthouse.directory / "run" / "gateway.pid").read_text())
+        os.kill(gateway, signal.SIGKILL)
+        for _ in screen:  # until it ends
+            pass
+        assert process.wait(60) == 0
+    assert entries(posthouse, token, "outlived") == LINES
+    assert posthouse.run("export", *options, **person).stdout == long_file.read_text()
+
+
+@contextmanager
+def at_a_terminal(
+    posthouse: Posthouse, person: dict[str, str], *arguments: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[bytes]]]:
+    """The command with a terminal for its bar: the process, and what the terminal shows."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [ROOT / "posthouse", *arguments], stderr=its, env=posthouse.environment | person, cwd=ROOT
+    )
+    os.close(its)
+
+    def screen() -> Iterator[bytes]:
+        while True:
+            try:
+                yield os.read(ours, 4_096)
+            except OSError:  # the other end is closed
+                return
+
+    try:
+        yield process, screen()
+    finally:
+        process.kill()
+        process.wait(30)
+        os.close(ours)
