@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import structlog
 
 from shared.vault import Vault
 from tests.servers import SECRET_KEY, Place, cloned_database, migrated_database, required
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_log_lines() -> None:
+    """What a failing test shows of the log: a line per event and short tracebacks."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")

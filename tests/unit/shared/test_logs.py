@@ -22,13 +22,13 @@ Lines = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """Logging as a service has it, and what it printed."""
-    root = logging.getLogger()
+    root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
     logs.configure("auth", "info", stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     logs.on_ship(None)
-    structlog.reset_defaults()
+    structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)
 
