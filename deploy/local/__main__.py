@@ -63,10 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", metavar="NAME=N,...", help="processes of each service, as in gateway=2,ingest=3"
     )
     add("down", lambda instance, _: down(instance, Console()), "stop everything; the data stays")
-    one = add(
-        "status", lambda instance, given: status(instance, given.json), "each process: id, ready, memory"
-    )
+    one = add("status", _status, "each process: id, ready, memory; exit code 0: all ready, 3: nothing runs")
     one.add_argument("--json", action="store_true", help="for scripts")
+    one.add_argument("--wait", metavar="SECONDS", type=float, default=0, help="until all is ready")
     logs = add("logs", _logs, "the last lines of each log, or of one")
     logs.add_argument("name", nargs="*", help="gateway, auth, ..., rabbitmq, postgres, redis, supervisor")
     logs.add_argument("-f", "--follow", action="store_true", help="and all that follows")
@@ -127,6 +126,10 @@ def _say_it_runs(instance: Instance) -> int:
     for line in instance.read_state().get("summary", []):
         print(line)
     return 0
+
+
+def _status(instance: Instance, options: argparse.Namespace) -> int:
+    return status(instance, as_json=options.json, wait_seconds=options.wait)
 
 
 def _logs(instance: Instance, options: argparse.Namespace) -> int:

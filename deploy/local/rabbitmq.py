@@ -52,6 +52,8 @@ class Rabbit:
     instance: Instance
     ports: RabbitPorts
     password: str
+    safe: bool = True
+    """False only for throw-away test servers: then it is not given the time to say goodbye (six seconds)."""
 
     @property
     def amqp_url(self) -> str:
@@ -105,7 +107,7 @@ class Rabbit:
                 f"tcp://{_reachable(ports.mqtt_host)}:{ports.mqtt}",
             ),
             cwd=home,
-            stop_signal=signal.SIGTERM,
+            stop_signal=signal.SIGTERM if self.safe else signal.SIGKILL,
             before=self._wait_for_epmd,
             address=f"127.0.0.1:{ports.amqp}",
         )

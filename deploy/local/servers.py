@@ -84,7 +84,7 @@ class Servers:
             epmd=port("epmd"),
             mqtt_host=host,
         )
-        return Rabbit(self.instance, ports, derive_password(self.key, "amqp:admin"))
+        return Rabbit(self.instance, ports, derive_password(self.key, "amqp:admin"), self.safe)
 
     @property
     def addresses(self) -> Addresses:

@@ -45,17 +45,22 @@ def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def status(instance: Instance, as_json: bool) -> int:
-    """Print what runs; the exit code says whether all of it is ready."""
-    supervisor = supervisor_of(instance)
-    rows = observe(instance)
+def status(instance: Instance, *, as_json: bool, wait_seconds: float = 0) -> int:
+    """Print what runs, at once or when all of it is ready; the exit code says whether it is."""
+    end = time.monotonic() + wait_seconds
+    while True:
+        supervisor, rows = supervisor_of(instance), observe(instance)
+        ready = bool(rows) and supervisor is not None and all(row["ready"] for row in rows)
+        if ready or time.monotonic() >= end:
+            break
+        time.sleep(0.1)
     if as_json:
         print(json.dumps({"supervisor": supervisor.pid if supervisor else None, "processes": rows}, indent=1))
     else:
         _print(rows, supervisor, instance)
     if not any(row["pid"] for row in rows):
         return NOT_RUNNING
-    return ALL_READY if supervisor and all(row["ready"] for row in rows) else NOT_ALL_READY
+    return ALL_READY if ready else NOT_ALL_READY
 
 
 def _print(rows: list[dict[str, Any]], supervisor: Process | None, instance: Instance) -> None:
