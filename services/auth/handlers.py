@@ -16,8 +16,16 @@ from services.auth.store import Credentials, Store
 from services.auth.tokens import Issuer, LockedKey
 from shared.bus.ids import uuid7
 from shared.bus.routes import Done, Routes
-from shared.contracts.auth import Account, ListSigningKeys, OpenSession, SessionOpened, SetUp, SigningKeys
-from shared.contracts.base import Principal
+from shared.contracts.auth import (
+    Account,
+    ForgetSessions,
+    ListSigningKeys,
+    OpenSession,
+    SessionOpened,
+    SetUp,
+    SigningKeys,
+)
+from shared.contracts.base import Nothing, Principal
 from shared.errors import Conflict, Invalid, Unauthorized
 from shared.vault import Vault
 
@@ -25,6 +33,7 @@ log = structlog.get_logger()
 routes = Routes("auth")
 
 ADMINISTRATOR = "administrator"
+REMEMBERED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,13 @@ async def open_session(command: OpenSession, deps: Deps) -> Done[SessionOpened]:
     return Done(
         SessionOpened(access_token=deps.vault.seal(token, "auth.token"), expires_in=deps.issuer.seconds)
     )
+
+
+@routes.command(ForgetSessions, inbox=False)
+async def forget_sessions(command: ForgetSessions, deps: Deps) -> Done[Nothing]:
+    """In pieces, so that a backlog of years is no long transaction."""
+    await deps.store.forget_sessions(deps.now - REMEMBERED)
+    return Done(Nothing())
 
 
 @routes.query(ListSigningKeys)

@@ -79,6 +79,16 @@ class Store:
         sql = "INSERT INTO session (id, account_id, created_at, expires_at) VALUES ($1, $2, $3, $4)"
         await self._db.execute(sql, session_id, account_id, now, expires)
 
+    async def forget_sessions(self, before: datetime) -> None:
+        """Delete the sessions that ended longest ago, at most 10,000 of them."""
+        sql = """
+            DELETE FROM session WHERE id IN (
+                SELECT id FROM session WHERE expires_at < $1 ORDER BY expires_at LIMIT 10000
+                FOR UPDATE SKIP LOCKED
+            )
+        """
+        await self._db.execute(sql, before)
+
     async def signing_key(self) -> LockedKey | None:
         """The key that signs now; None before the first was made."""
         sql = "SELECT kid, public_key, locked_private_key FROM signing_key WHERE retired_at IS NULL"

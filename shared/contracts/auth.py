@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from shared.contracts.base import Command, Query
+from shared.contracts.base import Command, Nothing, Query
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
@@ -68,3 +68,7 @@ class OpenSession(Command[SessionOpened], topic="auth.open_session"):
 
 class ListSigningKeys(Query[SigningKeys], topic="auth.list_signing_keys"):
     """The public keys that verify access tokens; asked by the gateway at start and for an unknown `kid`."""
+
+
+class ForgetSessions(Command[Nothing], topic="auth.forget_sessions", senders=frozenset()):
+    """Delete sessions that ended more than a day ago; sent by auth to itself."""

@@ -14,12 +14,12 @@ import pytest
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.auth.handlers import Deps, list_signing_keys, open_session, set_up
+from services.auth.handlers import Deps, forget_sessions, list_signing_keys, open_session, set_up
 from services.auth.hashing import Hasher
 from services.auth.store import Store
 from services.auth.tokens import Issuer
 from shared.bus.routes import Done
-from shared.contracts.auth import Account, ListSigningKeys, OpenSession, SessionOpened, SetUp
+from shared.contracts.auth import Account, ForgetSessions, ListSigningKeys, OpenSession, SessionOpened, SetUp
 from shared.contracts.base import ANONYMOUS, Message, Principal
 from shared.db import Database
 from shared.errors import Conflict, Invalid, Unauthorized
@@ -202,6 +202,18 @@ async def test_a_hash_of_old_parameters_is_replaced_as_its_owner_signs_in(auth: 
         await auth.open_session()
         assert await auth.database.pool.fetchval("SELECT password_hash FROM account") == new
     assert (old != new, "m=128" in new) == (True, True)
+
+
+async def test_sessions_are_forgotten_a_day_after_their_end(auth: Service) -> None:
+    await auth.set_up()
+    await auth.open_session()
+    auth.now = NOW + timedelta(days=1, seconds=500)
+    await auth.open_session()
+    await auth.command(forget_sessions, ForgetSessions())
+    assert await auth.database.pool.fetchval("SELECT count(*) FROM session") == 2
+    auth.now = NOW + timedelta(days=1, seconds=601)
+    await auth.command(forget_sessions, ForgetSessions())
+    assert await auth.database.pool.fetchval("SELECT count(*) FROM session") == 1
 
 
 async def test_processes_that_need_the_first_key_at_once_agree_on_one(auth: Service) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -123,6 +126,24 @@ async def test_a_missing_database_is_created(
     await connection.close()
     await prepare_database(environment)
     assert await applied(empty) is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "POSTHOUSE_DATABASE_URL is missing."),
+        ("postgresql://admin:hunter2@127.0.0.1:1/posthouse", "PostgreSQL at 127.0.0.1:1/posthouse cannot"),
+    ],
+)
+async def test_what_stops_the_preparation_is_said_in_one_sentence(url: str, sentence: str) -> None:
+    environment = {**os.environ, "POSTHOUSE_DATABASE_URL": url, "POSTHOUSE_SECRET_KEY": "x" * 43}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy.prepare", env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    assert (process.returncode, told.decode().count("\n")) == (1, 1)
+    assert told.decode().startswith(sentence)
+    assert b"hunter2" not in told
 
 
 async def test_a_changed_password_is_the_one_that_opens(empty: Place, folder: Path) -> None:
