@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from deploy.identity import derive_password
@@ -46,7 +49,23 @@ def base_environment(instance: Instance, key: str) -> dict[str, str]:
     unset = {"POSTHOUSE_LOCAL", "POSTHOUSE_ENV_FILE", "POSTHOUSE_DATA", *ADDRESS_NAMES}
     given = {name: value for name, value in instance.settings.values.items() if name not in unset}
     directories = {"POSTHOUSE_LOCAL": str(instance.local), "POSTHOUSE_DATA": str(instance.data)}
-    return plain_environment() | given | directories | {SECRET_KEY: key, "PYTHONUNBUFFERED": "1"}
+    fixed = {SECRET_KEY: key, "PYTHONUNBUFFERED": "1"}
+    return plain_environment() | {"POSTHOUSE_COMMIT": commit(instance.root)} | given | directories | fixed
+
+
+@cache
+def commit(root: Path) -> str:
+    """The commit that is checked out, when this is a git checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", root, "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return answer.stdout.strip()
 
 
 @dataclass(frozen=True)
