@@ -138,10 +138,11 @@ class Management:
         path = urlsplit(environment["POSTHOUSE_AMQP_URL"]).path
         self._vhost = quote(unquote(path[1:]) or "/", safe="")
         self._base = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}/api"
-        self._auth = aiohttp.BasicAuth(unquote(parts.username or ""), unquote(parts.password or ""))
+        login = unquote(parts.username or ""), unquote(parts.password or "")
+        self._headers = {"Authorization": aiohttp.encode_basic_auth(*login)}
 
     async def __aenter__(self) -> Management:
-        self._session = aiohttp.ClientSession(auth=self._auth, timeout=aiohttp.ClientTimeout(total=10))
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=aiohttp.ClientTimeout(total=10))
         return self
 
     async def __aexit__(self, *_: object) -> None:

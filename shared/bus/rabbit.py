@@ -116,7 +116,10 @@ class RabbitLink:
                     client_properties={"connection_name": name},
                 )
                 await side(connection)
-            except BROKEN as error:
+            except (*BROKEN, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.warning("broker_connection_lost", connection=name, error=self.trouble)
             finally:
@@ -460,11 +463,14 @@ async def _open(connection: AbstractConnection, *, confirms: bool) -> Channel:
 
 
 async def _until_closed(*channels: Channel) -> None:
-    """Return, or raise the reason, when the first of the channels is closed."""
-    closing = [asyncio.shield(channel.closing) for channel in channels]
-    done, pending = await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
-    for future in pending:
-        future.cancel()
-    for future in done:
-        future.result()
-    raise ConnectionError("the broker closed a channel")
+    """Raise the reason when the first of the channels is closed."""
+    closing = [channel.closing for channel in channels]
+    try:
+        done, _ = await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            if not future.cancelled():
+                future.result()
+        raise ConnectionError("the channel was closed")
+    finally:
+        for future in closing:
+            future.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -23,19 +24,22 @@ KINDS = ["memory", "memory-request", "rabbit", "rabbit-request"]
 
 
 @pytest.fixture(params=KINDS)
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """The same world four times."""
+def where(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[World]:
+    """Which broker; the servers are only asked for where they are used."""
     request_queues = request.param.endswith("request")
     if request.param.startswith("memory"):
-        async with memory_world(request_queues=request_queues) as made:
-            await made.open(make_routes())
-            yield made
-    else:
-        place = request.getfixturevalue("database")
-        urls = request.getfixturevalue("amqp_url"), request.getfixturevalue("management_url")
-        async with real_world(place, *urls, request_queues=request_queues) as made:
-            await made.open(make_routes())
-            yield made
+        return memory_world(request_queues=request_queues)
+    names = ("database", "amqp_url", "management_url")
+    place, *urls = (request.getfixturevalue(name) for name in names)
+    return real_world(place, *urls, request_queues=request_queues)
+
+
+@pytest.fixture
+async def world(where: AbstractAsyncContextManager[World]) -> AsyncIterator[World]:
+    """The same world four times."""
+    async with where as made:
+        await made.open(make_routes())
+        yield made
 
 
 def frame_of(message: Add | AddMany | Internal, principal: Principal = ANN) -> Frame:
@@ -53,6 +57,10 @@ def frame_of(message: Add | AddMany | Internal, principal: Principal = ANN) -> F
 
 def outgoing(*frames: Frame, key: str = "") -> Outgoing:
     return Outgoing(COMMANDS, key or frames[0].topic, codec.join([codec.encode(each) for each in frames]))
+
+
+async def holding(world: World) -> bool:
+    return world.services[0][0].holding
 
 
 # -- returns Done --------------------------------------------------------------------------------------
@@ -166,7 +174,8 @@ async def test_a_retry_for_ever_ends_among_the_dead_letters_after_five_runs(worl
 
 async def test_while_the_database_is_away_waiters_get_503_and_202s_are_kept(world: World) -> None:
     world.inbox.is_away = True
-    held = asyncio.create_task(world.requester.ask(Add(text="not executed"), caller(seconds=0.4)))
+    held = asyncio.create_task(world.requester.ask(Add(text="not executed"), caller(seconds=1)))
+    await eventually(lambda: holding(world))
     await world.requester.submit(Add(text="kept"), caller())
     with pytest.raises(Unavailable):
         await held
@@ -185,10 +194,7 @@ async def test_a_batch_outlives_an_outage(world: World) -> None:
     for number in range(3):
         await world.requester.submit(AddMany(text=str(number)), caller())
 
-    async def holding() -> bool:
-        return world.services[0][0].holding
-
-    await eventually(holding)
+    await eventually(lambda: holding(world))
     world.inbox.is_away = False
 
     async def all_three() -> bool:

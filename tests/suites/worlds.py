@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -194,10 +195,9 @@ class RabbitLinks:
 
     def __init__(self, amqp_url: str, management_url: str) -> None:
         self._vhost = f"suite-{secrets.token_hex(4)}"
-        self._admin = f"{amqp_url.rsplit('/', 1)[0]}/{self._vhost}"
+        self._admin = urlsplit(amqp_url)._replace(path=f"/{self._vhost}").geturl()
         self._environment = {"POSTHOUSE_AMQP_URL": self._admin, "POSTHOUSE_MANAGEMENT_URL": management_url}
         self._management_user = management_url.split("//")[1].split(":")[0]
-        self._suffix = self._vhost[-8:]
         self._open: list[RabbitLink] = []
 
     async def prepare(self) -> None:
