@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from shared.runtime import ServiceSettings
 from shared.settings import note
@@ -15,6 +15,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     port: Annotated[int, note("port to listen on, 0 for any", ge=0, le=65535)] = 8080
     reuse_port: Annotated[bool, note("share the port with other gateways of this machine")] = False
     listen_fd: Annotated[int, note("number of an open listening socket to use instead, 0 for none", ge=0)] = 0
+    reply_queue: Annotated[
+        Literal["shared", "request"], note("one reply queue per process, or one per request")
+    ] = "shared"
     public_url: Annotated[str, note("how clients reach this server; empty: as they did")] = ""
     cors_origins: Annotated[str, note("origins whose pages may read answers, separated by spaces, or *")] = (
         "*"

@@ -26,30 +26,33 @@ async def read_body(request: web.Request, accepts: Sequence[str], limit: int) ->
         raise _too_large(limit)
     content = request.content
     body = await content.readany()
-    if content.at_eof():
-        if len(body) > limit:
-            raise _too_large(limit)
+    if content.at_eof() and len(body) <= limit:
         return body
     whole = bytearray(body)
-    while not content.at_eof():
+    while len(whole) <= limit:
+        if content.at_eof():
+            return bytes(whole)
         whole += await content.readany()
-        if len(whole) > limit:
-            raise _too_large(limit)
-    return bytes(whole)
+    raise _too_large(limit)
 
 
 def _check_type(request: web.Request, accepts: Sequence[str]) -> None:
     kind, *parameters = request.headers.get("Content-Type", "").split(";")
     headers = {"Accept": ", ".join(accepts)}
     if kind.strip().lower() not in accepts:
-        said = kind.strip()[:100] or "no content type"
+        said = _shown(kind) or "no content type"
         detail = f"This path reads {' or '.join(accepts)}, not {said}."
         raise Turned("unsupported_media_type", detail, headers=headers)
     for parameter in parameters:
         name, _, value = parameter.strip().partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:
-            detail = f"Text is read as UTF-8, not as {value.strip()[:40]}."
+            detail = f"Text is read as UTF-8, not as {_shown(value)}."
             raise Turned("unsupported_media_type", detail, headers=headers)
+
+
+def _shown(text: str) -> str:
+    """A piece of a header as it can be repeated: its bytes may be anything."""
+    return text.strip()[:80].encode("ascii", "backslashreplace").decode()
 
 
 def _too_large(limit: int) -> Turned:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
+import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -16,11 +17,14 @@ from services.gateway.http.front import Front
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
+from services.gateway.http.server import cut
 from services.gateway.http.table import ANYONE, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
 from shared.bus.requests import CallFailed
 from shared.contracts.base import FieldError, owner_of
 from shared.errors import Forbidden, Invalid
+
+log = structlog.get_logger()
 
 
 class Endpoint:
@@ -135,11 +139,13 @@ class Endpoint:
                 async for part in parts:
                     await response.write(part)
                 await response.write_eof()
-            except BaseException:
+            except BaseException as error:
                 # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
-                if request.transport is not None:
-                    request.transport.abort()
-                raise
+                cut(request.transport)
+                if isinstance(error, ConnectionError) or not isinstance(error, Exception):
+                    raise
+                log.warning("stream_broke", request_id=incoming.request_id, reason=repr(error))
+                raise ConnectionAbortedError("the stream broke") from error
             return response
         finally:
             close = getattr(parts, "aclose", None)

@@ -88,8 +88,6 @@ class Front:
             raise
         except Exception:
             log.exception("gateway_failed", request_id=incoming.request_id)
-            if request.writer.output_size > 0:
-                raise  # the stream has been cut; there is nobody to tell
             return _problem("internal", incoming)
 
     def _no_route(self, error: web.HTTPException, incoming: Incoming) -> web.Response:

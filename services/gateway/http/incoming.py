@@ -85,8 +85,12 @@ class Incoming:
             seconds=float(self.prefer.seconds),
             traceparent=self.traceparent,
             client=self.request.remote or "",
-            locale=self.request.headers.get("Accept-Language", "")[:64],
+            locale=_locale(self.request.headers.get("Accept-Language", "")),
         )
+
+
+def _locale(text: str) -> str:
+    return text[:64] if text.isascii() else ""
 
 
 INCOMING = web.RequestKey("incoming", Incoming)

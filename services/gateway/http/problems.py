@@ -274,5 +274,8 @@ def problem_body(
         "request_id": request_id,
     }
     if errors:
-        body["errors"] = list(errors)
+        body["errors"] = [
+            {"in": error.where, "path": error.path, "code": error.code, "message": error.message}
+            for error in errors
+        ]
     return body | more

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +24,7 @@ MOST_HEADERS = 100
 # aiohttp raises the same error for both lines; different limits tell which one was too long.
 LINE_BYTES, FIELD_BYTES = 8192, 8190
 BACKLOG = 1024
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender hears the answer
 
 
 STOPPING = web.AppKey("stopping", asyncio.Event)
@@ -120,7 +122,7 @@ class Connection(RequestHandler):
         if waiting != self._stuck[0]:
             self._stuck = (waiting, now)
         elif now - self._stuck[1] > self._limits.idle_seconds:
-            self.transport.abort()
+            cut(self.transport)
 
     def is_quiet(self, now: float, seconds: float) -> bool:
         """Whether nothing runs here, nothing was heard and nothing waits in the socket."""
@@ -237,18 +239,18 @@ class Door:
 
     async def stop(self) -> None:
         """Return when every request is answered, or `drain_seconds` are over."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
-        loop = asyncio.get_running_loop()
+        settings, loop, server = self._settings, asyncio.get_running_loop(), self._runner.server
         began = loop.time()
         await self._close_listener()
-        server = self._runner.server
-        while (
-            server is not None and server.connections and loop.time() - began < self._settings.drain_seconds
-        ):
+        while server is not None and loop.time() - began < settings.drain_seconds:
+            if all(connection.transport is None for connection in server.connections):
+                break
             await asyncio.sleep(0.02)
-            now = loop.time()
-            if now - began >= self._settings.quiet_seconds:
-                _close_quiet(server, now, self._settings.quiet_seconds)
+            if (now := loop.time()) - began >= settings.quiet_seconds:
+                _close_quiet(server, now, settings.quiet_seconds)
         await self._runner.cleanup()
 
     async def _close_listener(self) -> None:
@@ -269,6 +271,15 @@ class Door:
             connection.setblocking(False)
             await loop.connect_accepted_socket(server, connection)
         self._socket.close()
+
+
+def cut(transport: asyncio.Transport | None) -> None:
+    """Reset a connection: for HTTP/1.0 an orderly close would be the end of the body."""
+    if transport is None or transport.is_closing():
+        return
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _close_quiet(server: web.Server, now: float, seconds: float) -> None:

@@ -6,14 +6,16 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
 
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
-from services.gateway.http.validate import WholeNumber, members
+from services.gateway.http.validate import WholeNumber
 from shared.contracts.base import Command, Message, Nothing, Query, reply_type
 from shared.vault import Vault
 
@@ -159,19 +161,44 @@ def form_of(message: type[Message], name: str, *fields: str) -> type[msgspec.Str
     hints = get_type_hints(message, include_extras=True)
     known = {item.name: item for item in msgspec.structs.fields(message)}
     columns = [
-        (field, _bounded(hints[field]), *(() if known[field].required else (known[field].default,)))
+        (field, _checked(hints[field]), *(() if known[field].required else (known[field].default,)))
         for field in fields
     ]
     return msgspec.defstruct(name, columns, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
-def _bounded(hint: Any) -> Any:
-    """A bare int as one of 64 bits: msgpack and Postgres hold no other."""
+def _checked(hint: Any) -> Any:
+    """A contract's type as the door checks it.
+
+    Inside, unknown fields are ignored so that versions can differ; a client is told about them. A bare int
+    has 64 bits: msgpack and Postgres hold no other.
+    """
     if hint is int:
         return WholeNumber
-    if members(hint)[0] is int and hint == int | None:
-        return WholeNumber | None
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _refusing_unknown(hint)
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        plain = inner[0] if inner[0] is int else _checked(inner[0])
+        return Annotated[plain, *inner[1:]]
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_checked, inner))]  # noqa: UP007 (made from a list)
+    if get_origin(hint) in (tuple, list, dict):
+        return get_origin(hint)[tuple(map(_checked, inner))]
     return hint
+
+
+@cache
+def _refusing_unknown(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        kind.__name__,
+        [],
+        bases=(kind,),
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        namespace={"__doc__": kind.__doc__},
+    )
 
 
 def _path_of_texts(path: str) -> type[msgspec.Struct]:

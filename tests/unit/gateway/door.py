@@ -47,9 +47,7 @@ class House:
         """Where it listens."""
         return f"http://127.0.0.1:{self.door.port}"
 
-    async def request(
-        self, method: str, path: str, *, token: str | None = None, **more: Any
-    ) -> Answer:
+    async def request(self, method: str, path: str, *, token: str | None = None, **more: Any) -> Answer:
         """One request of an honest client."""
         headers = dict(more.pop("headers", {}))
         if token is not None:
@@ -93,7 +91,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 def settings(**more: Any) -> Settings:
     """Settings of a test: any port, short waits."""
-    return Settings(amqp_url="amqp://nowhere", port=0, **({"quiet_seconds": 0.05} | more))
+    return Settings(amqp_url="amqp://nowhere", **({"port": 0, "quiet_seconds": 0.05} | more))
 
 
 @asynccontextmanager

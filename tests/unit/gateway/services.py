@@ -33,8 +33,8 @@ from shared.contracts.ingest import (
     DatasetCreated,
     DatasetKeys,
     DatasetPage,
-    DeletedReadings,
     DeleteDataset,
+    DeletedReadings,
     DeleteReading,
     DeleteReadings,
     EntryStored,
@@ -103,7 +103,9 @@ class Services:
             RotateDatasetKey: self._rotate,
             ResolveKey: self._resolve,
             WriteReadings: self._write,
-            ListReadings: lambda q, c: ReadingPage(items=tuple(self._all(q.dataset_id))[: q.limit], next=None),
+            ListReadings: lambda q, c: ReadingPage(
+                items=tuple(self._all(q.dataset_id))[: q.limit], next=None
+            ),
             GetLatestReading: lambda q, c: self._reading(q.dataset_id, len(self._all(q.dataset_id))),
             GetReading: lambda q, c: self._reading(q.dataset_id, q.entry),
             CorrectReading: self._correct,
@@ -149,7 +151,9 @@ class Services:
 
     def last(self, kind: type[Message]) -> tuple[Any, Caller]:
         """The latest message of this kind and who sent it."""
-        return next((message, caller) for message, caller in reversed(self.asked) if isinstance(message, kind))
+        return next(
+            (message, caller) for message, caller in reversed(self.asked) if isinstance(message, kind)
+        )
 
     def token(self, **claims: Any) -> str:
         """An access token as auth makes them; a claim of None is left out, `typ` and `kid` go to the header."""
@@ -188,9 +192,7 @@ class Services:
             return Submission(state="queued")
         _, reply = self.answered[frame]
         if isinstance(reply, Refusal):
-            body = RefusalBody(
-                status=reply.status, code=reply.code, detail=reply.detail, errors=reply.errors
-            )
+            body = RefusalBody(status=reply.status, code=reply.code, detail=reply.detail, errors=reply.errors)
             return Submission(state="refused", refusal=body)
         return Submission(state="stored", reply=msgspec.Raw(msgspec.msgpack.encode(reply)))
 

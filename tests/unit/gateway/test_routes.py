@@ -155,10 +155,14 @@ async def test_clearing_a_dataset_has_to_be_said(house: House, token: str) -> No
     assert house.services.last(DeleteReadings)[0].end is None
 
 
-@pytest.mark.parametrize(("name", "kind"), [("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("csv", "text/csv; charset=utf-8"), ("ndjson", "application/x-ndjson")]
+)
 async def test_a_file_is_streamed(house: House, token: str, name: str, kind: str) -> None:
     made = await house.dataset(token)
-    answer = await house.request("GET", f"/v1/datasets/{made['id']}/readings.{name}?timezone=%2B01:00", token=token)
+    answer = await house.request(
+        "GET", f"/v1/datasets/{made['id']}/readings.{name}?timezone=%2B01:00", token=token
+    )
     assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
     assert answer.headers["Transfer-Encoding"] == "chunked"
     assert answer.body == b"at,t\n2026-01-31T12:00:00.000000Z,1\n"
