@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from services.gateway.http.app import make_app
+from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
 from services.gateway.readiness import watcher
 from services.gateway.revocations import TOPICS, listener
@@ -47,12 +48,18 @@ async def main() -> None:
         asyncio.create_task(each)
         for each in (shipper.run(), requester.watch(ASKED), learn_signing_keys(callers))
     ]
+    ops = None
     try:
+        if settings.ops_address:
+            own = http.ops_app("gateway", settings.commit, app[GATEWAY].missing_now, figures)
+            ops = await http.serve_ops(own, settings.ops_address)
         await door.open()
         await stopping.wait()
         await door.stop()
         shipper.flush()
     finally:
+        if ops is not None:
+            await ops.cleanup()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -40,6 +40,12 @@ class Gateway:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     openapi: bytes = b""
 
+    async def missing_now(self) -> Mapping[str, str]:
+        """What keeps us from serving; a gateway that is stopping says so itself."""
+        if self.stopping.is_set():
+            return {"gateway": "is stopping"}
+        return await self.missing()
+
     async def ask(self, message: Command[R] | Query[R], incoming: Incoming) -> R:
         """Send a message, wait for its reply, count how it ended."""
         try:

@@ -110,10 +110,7 @@ async def healthz(incoming: Incoming, gateway: Gateway) -> web.Response:
 @routes.page("/readyz", "Whether requests can be served, and which dependency is missing", Readiness)
 async def readyz(incoming: Incoming, gateway: Gateway) -> web.Response:
     """503 while something is missing or this gateway is stopping."""
-    missing = dict(await gateway.missing())
-    if gateway.stopping.is_set():
-        missing["gateway"] = "is stopping"
-    status, body = http.readiness(missing)
+    status, body = http.readiness(await gateway.missing_now())
     return answer(status, body, JSON)
 
 
