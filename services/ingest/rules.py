@@ -198,6 +198,14 @@ def _mistakes(by_tag: dict[str, Variable], wanted: Sequence[VariableSpec]) -> li
     return errors
 
 
+def bounds(known: Known, start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
+    """The part of start <= at < end that can have readings: partitions outside of it are never opened."""
+    if known.first_at is None or known.last_at is None:
+        return None
+    after_last = known.last_at + timedelta(microseconds=1)
+    return max(start or known.first_at, known.first_at), min(end or after_last, after_last)
+
+
 def selected(known: Known, tags: Sequence[str]) -> tuple[Variable, ...]:
     """The variables to answer: those asked for, retired or not, else all that are not retired."""
     if not tags:

@@ -10,21 +10,26 @@ from msgspec import Meta, Struct
 
 from shared.contracts.base import Command, Event, Nothing, Query
 
-Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
-Title = Annotated[str, Meta(min_length=1, max_length=200)]
-Text = Annotated[str, Meta(max_length=8_000)]
+Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$(?!\n)")]
+NO_NUL = r"^[^\0]*$"  # PostgreSQL keeps every character but this one
+Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_NUL)]
+Text = Annotated[str, Meta(max_length=8_000, pattern=NO_NUL)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Entry = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Source = Annotated[str, Meta(max_length=200, pattern=NO_NUL)]
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
 KeyKind = Literal["read", "write"]
 BodyFormat = Literal["json", "ndjson", "csv"]
 MAX_VARIABLES = 64
+MAX_BODY = 1_048_576
 
 
 class VariableSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A variable as its owner describes it; `field` asks for a position (1..64), else the next free one."""
 
     tag: Tag
-    name: Annotated[str, Meta(max_length=200)] = ""
-    unit: Annotated[str, Meta(max_length=40)] = ""
+    name: Annotated[str, Meta(max_length=200, pattern=NO_NUL)] = ""
+    unit: Annotated[str, Meta(max_length=40, pattern=NO_NUL)] = ""
     field: Annotated[int, Meta(ge=1, le=MAX_VARIABLES)] | None = None
 
 
@@ -188,7 +193,7 @@ class EntryStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReadingRejected(Struct, frozen=True, kw_only=True):
-    """A reading that was not stored: its index in the request (for NDJSON and CSV the line, from 1) and why."""
+    """A reading that was not stored: its index in the request (NDJSON and CSV: its line, from 1) and why."""
 
     index: int
     code: str
@@ -227,11 +232,11 @@ class WriteReadings(Command[ReadingsWritten], topic="ingest.write_readings"):
 
     dataset_id: UUID
     format: BodyFormat
-    body: bytes
+    body: Annotated[bytes, Meta(max_length=MAX_BODY)]
     strict: bool = False
     timezone: str = ""
-    source: str = ""
-    position: int = 0
+    source: Source = ""
+    position: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     time_column: str = ""
     time_format: str = ""
 
@@ -259,8 +264,8 @@ class ListReadings(Query[ReadingPage], topic="ingest.list_readings"):
     """Readings with start <= at < end; `variables` limits the values to these tags."""
 
     dataset_id: UUID
-    start: datetime | None = None
-    end: datetime | None = None
+    start: Moment | None = None
+    end: Moment | None = None
     after: str | None = None
     limit: Limit = 100
     order: Literal["asc", "desc"] = "desc"
@@ -278,7 +283,7 @@ class GetReading(Query[Reading], topic="ingest.get_reading"):
     """One reading by its entry number."""
 
     dataset_id: UUID
-    entry: int
+    entry: Entry
 
 
 class ExportReadings(Query[bytes], topic="ingest.export_readings"):
@@ -293,8 +298,8 @@ class ExportReadings(Query[bytes], topic="ingest.export_readings"):
 
     dataset_id: UUID
     format: Literal["csv", "ndjson"]
-    start: datetime | None = None
-    end: datetime | None = None
+    start: Moment | None = None
+    end: Moment | None = None
     variables: tuple[str, ...] = ()
     timezone: str = ""
     time_column: str = ""
@@ -304,11 +309,12 @@ class ExportReadings(Query[bytes], topic="ingest.export_readings"):
 class CorrectReading(Command[Reading], topic="ingest.correct_reading"):
     """Replace the given values of one reading; its entry number, its time and its other values stay.
 
-    `values` is the JSON object `{tag: value}` as the client sent it.
+    For the owner and holders of the write key. `values` is the JSON object `{tag: value}` as the
+    client sent it.
     """
 
     dataset_id: UUID
-    entry: int
+    entry: Entry
     values: bytes
 
 
@@ -319,18 +325,21 @@ class DeletedReadings(Struct, frozen=True, kw_only=True):
 
 
 class DeleteReading(Command[DeletedReadings], topic="ingest.delete_reading"):
-    """Delete one reading; its entry number is never given again."""
+    """Delete one reading, for the owner; its entry number is never given again, its own id is free."""
 
     dataset_id: UUID
-    entry: int
+    entry: Entry
 
 
 class DeleteReadings(Command[DeletedReadings], topic="ingest.delete_readings"):
-    """Delete readings with start <= at < end; without both, all of them. Entry numbers go on."""
+    """Delete readings with start <= at < end, for the owner; entry numbers go on.
+
+    Without both, all of them are gone at once (the disk follows), and imports may start again.
+    """
 
     dataset_id: UUID
-    start: datetime | None = None
-    end: datetime | None = None
+    start: Moment | None = None
+    end: Moment | None = None
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
@@ -351,7 +360,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
 
 
 class GetLedger(Query[Ledger], topic="ingest.get_ledger"):
-    """The loss ledger of a dataset."""
+    """The loss ledger of a dataset, for its owner and holders of a key."""
 
     dataset_id: UUID
 
@@ -364,10 +373,10 @@ class ImportPosition(Struct, frozen=True, kw_only=True):
 
 
 class GetImport(Query[ImportPosition], topic="ingest.get_import"):
-    """Where an interrupted import of `source` stopped."""
+    """Where an interrupted import of `source` stopped, for whoever may write."""
 
     dataset_id: UUID
-    source: str
+    source: Source
 
 
 class MakePartitions(Command[Nothing], topic="ingest.make_partitions", senders=frozenset()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from services.ingest import rules
@@ -35,7 +35,7 @@ async def list_readings(query: ListReadings, deps: Deps) -> Done[ReadingPage]:
     known = rules.for_reader(await deps.store.dataset(query.dataset_id), deps.caller)
     variables = rules.selected(known, query.variables)
     cursor = Cursor.read(query.after) if query.after else None
-    bounds = _bounds(known, query.start, query.end)
+    bounds = rules.bounds(known, query.start, query.end)
     if bounds is None:
         return Done(ReadingPage(items=(), next=None))
     if query.order == "asc":
@@ -45,14 +45,6 @@ async def list_readings(query: ListReadings, deps: Deps) -> Done[ReadingPage]:
     page = found[: query.limit]
     more = Cursor(page[-1]["at"], page[-1]["entry"]).text() if len(found) > len(page) else None
     return Done(ReadingPage(items=tuple(reading_of(row, variables) for row in page), next=more))
-
-
-def _bounds(known: Known, start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
-    """The part of a range that can have readings: partitions outside of it are never opened."""
-    if known.first_at is None or known.last_at is None:
-        return None
-    after_last = known.last_at + timedelta(microseconds=1)
-    return max(start or known.first_at, known.first_at), min(end or after_last, after_last)
 
 
 @routes.query(GetLatestReading)
@@ -99,7 +91,7 @@ async def export_readings(query: ExportReadings, deps: Deps) -> AsyncIterator[by
 
 async def _pieces(known: Known, query: ExportReadings, deps: Deps) -> AsyncIterator[list[Any]]:
     """The rows of a range, some at a time and each time by the position of the last: no long transaction."""
-    bounds = _bounds(known, query.start, query.end)
+    bounds = rules.bounds(known, query.start, query.end)
     cursor = BEFORE_ALL
     while bounds is not None:
         rows = await deps.store.oldest_first(known, *bounds, cursor, EXPORT_ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from uuid import UUID
 
 from services.ingest import rules
 from services.ingest.deps import Deps
@@ -12,14 +12,11 @@ from shared.contracts.ingest import DeletedReadings, DeleteReading, DeleteReadin
 from shared.errors import NotFound
 
 routes = Routes("ingest")
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-LAST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @routes.command(DeleteReading)
 async def delete_reading(cmd: DeleteReading, deps: Deps) -> Done[DeletedReadings]:
-    counted = await deps.store.lock_counters({cmd.dataset_id})
-    known = rules.for_owner(counted.get(cmd.dataset_id), deps.caller)
+    known = await _locked(cmd.dataset_id, deps)
     row = await deps.store.reading(known, cmd.entry)
     if row is None:
         raise NotFound("no such reading")
@@ -30,16 +27,21 @@ async def delete_reading(cmd: DeleteReading, deps: Deps) -> Done[DeletedReadings
 
 @routes.command(DeleteReadings)
 async def delete_readings(cmd: DeleteReadings, deps: Deps) -> Done[DeletedReadings]:
-    counted = await deps.store.lock_counters({cmd.dataset_id})
-    known = rules.for_owner(counted.get(cmd.dataset_id), deps.caller)
+    known = await _locked(cmd.dataset_id, deps)
     if cmd.start is None and cmd.end is None:
         await deps.store.clear(known)
         return Done(DeletedReadings(deleted=known.entries))
     return Done(DeletedReadings(deleted=await _delete_range(known, cmd, deps)))
 
 
+async def _locked(dataset_id: UUID, deps: Deps) -> Known:
+    found = await deps.store.locked(await deps.store.lock_counters({dataset_id}))
+    return rules.for_owner(found.get(dataset_id), deps.caller)
+
+
 async def _delete_range(known: Known, cmd: DeleteReadings, deps: Deps) -> int:
-    deleted = await deps.store.delete_range(known, cmd.start or FIRST, cmd.end or LAST)
+    bounds = rules.bounds(known, cmd.start, cmd.end)
+    deleted = 0 if bounds is None else await deps.store.delete_range(known, *bounds)
     if deleted:
         await deps.store.count_deleted(known, deleted)
     return deleted

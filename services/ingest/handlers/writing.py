@@ -23,7 +23,7 @@ async def write_readings(
     jobs: Sequence[Job[WriteReadings]], deps: Deps
 ) -> list[Done[ReadingsWritten] | Refusal]:
     asked = [Asked(job.message, job.caller, _items(job, deps)) for job in jobs]
-    known = await deps.store.lock_counters({one.write.dataset_id for one in asked})
+    known = await deps.store.locked(await deps.store.lock_counters({one.write.dataset_id for one in asked}))
     numbers = {dataset_id: dataset.number for dataset_id, dataset in known.items()}
     here = [one for one in asked if one.write.dataset_id in numbers]
     ids = {
@@ -57,8 +57,8 @@ def _ended(outcome: Outcome) -> Done[ReadingsWritten] | Refusal:
 
 @routes.command(CorrectReading)
 async def correct_reading(cmd: CorrectReading, deps: Deps) -> Done[Reading]:
-    await deps.store.lock_counters({cmd.dataset_id})
-    known = rules.for_writer(await deps.store.dataset(cmd.dataset_id), deps.caller)
+    found = await deps.store.locked(await deps.store.lock_counters({cmd.dataset_id}))
+    known = rules.for_writer(found.get(cmd.dataset_id), deps.caller)
     row = await deps.store.reading(known, cmd.entry)
     if row is None:
         raise NotFound("no such reading")

@@ -23,25 +23,18 @@ class Readings(Statements):
     Every range has both ends, so that partitions outside of it are not even opened.
     """
 
-    async def lock_counters(self, dataset_ids: Collection[UUID]) -> dict[UUID, Known]:
-        """Lock in order of number, so that no two writers wait for each other, and read what is locked.
-
-        After a wait PostgreSQL reads the locked row again (and only this one): the counters are the last
-        committed ones, the description may be one change older, as if this write had come before it.
-        """
+    async def lock_counters(self, dataset_ids: Collection[UUID]) -> list[int]:
+        """Lock in order of number, so that no two writers wait for each other; deleted ones are not found."""
         sql = """
-            SELECT d.number, d.id, d.project, d.owner, d.name, d.description, d.public, d.version,
-                   d.created_at, d.deleted_at, v.fields, v.tags, v.names, v.units, v.retired,
-                   c.last_entry, c.entries, c.stored, c.duplicates, c.expired, c.rejected::text AS rejected,
-                   c.first_at, c.last_at, c.cleared, c.parts
-            FROM ingest.dataset_counter c
-            JOIN ingest.dataset d ON d.number = c.dataset
-            JOIN ingest.described v ON v.number = c.dataset
-            WHERE d.id = ANY($1::uuid[]) AND d.deleted_at IS NULL
-            ORDER BY c.dataset FOR UPDATE OF c
+            SELECT c.dataset FROM ingest.dataset_counter c JOIN ingest.dataset d ON d.number = c.dataset
+            WHERE d.id = ANY($1::uuid[]) AND d.deleted_at IS NULL ORDER BY c.dataset FOR UPDATE OF c
         """
-        rows = await self._db.fetch(sql, list(dataset_ids))
-        return {row["id"]: known_of(row) for row in rows}
+        return [row["dataset"] for row in await self._db.fetch(sql, list(dataset_ids))]
+
+    async def locked(self, numbers: Collection[int]) -> dict[UUID, Known]:
+        """What is locked, as the last commit left it: a statement of its own sees what was waited for."""
+        sql = "SELECT * FROM ingest.described WHERE number = ANY($1::integer[]) AND deleted_at IS NULL"
+        return {row["id"]: known_of(row) for row in await self._db.fetch(sql, numbers)}
 
     async def own_ids(self, asked: Collection[OwnId]) -> dict[OwnId, EntryStored]:
         sql = """
