@@ -1,6 +1,6 @@
 """Asking a server whether it can be used yet, with nothing but sockets.
 
-A probe is an address: `http://...` (answers 200), `amqp://`, `postgres://`, `redis://`, `tcp://`.
+A probe is an address: `http://...` (answers 200), `postgres://`, `redis://`, `epmd://`, `tcp://`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,20 @@ def _tcp(url: SplitResult, seconds: float) -> bool:
         return True
 
 
-def _amqp(url: SplitResult, seconds: float) -> bool:
-    """A broker that is ready answers the protocol header with a method frame (AMQP 0-9-1, 4.2.2)."""
-    return _first_byte(url, seconds, b"AMQP\x00\x00\x09\x01") == b"\x01"
-
-
 def _postgres(url: SplitResult, seconds: float) -> bool:
     """Answers a StartupMessage with Authentication (R); while it starts or stops, with Error (E)."""
     body = struct.pack("!I", 196608) + b"user\x00postgres\x00database\x00postgres\x00\x00"
-    return _first_byte(url, seconds, struct.pack("!I", len(body) + 4) + body) == b"R"
+    with socket.create_connection(_place(url), seconds) as link:
+        link.sendall(struct.pack("!I", len(body) + 4) + body)
+        # All of it: closing with something unread would be a reset, and the server would log an error.
+        return link.recv(4096)[:1] == b"R"
+
+
+def _epmd(url: SplitResult, seconds: float) -> bool:
+    """Answers NAMES_REQ with its own port (Erlang distribution protocol)."""
+    with socket.create_connection(_place(url), seconds) as link:
+        link.sendall(b"\x00\x01n")
+        return link.recv(4) == struct.pack("!I", url.port or 0)
 
 
 def _redis(url: SplitResult, seconds: float) -> bool:
@@ -55,13 +60,6 @@ def _redis(url: SplitResult, seconds: float) -> bool:
         return any(stream.readline() == b"+PONG\r\n" for _ in range(hello.count("\n")))
 
 
-def _first_byte(url: SplitResult, seconds: float, hello: bytes) -> bytes:
-    with socket.create_connection(_place(url), seconds) as link:
-        link.sendall(hello)
-        # All of it: closing with something unread would be a reset, and the server would log an error.
-        return link.recv(4096)[:1]
-
-
 def _place(url: SplitResult) -> tuple[str, int]:
     return url.hostname or "127.0.0.1", url.port or 0
 
@@ -69,7 +67,7 @@ def _place(url: SplitResult) -> tuple[str, int]:
 _ASK: dict[str, Callable[[SplitResult, float], bool]] = {
     "http": _http,
     "tcp": _tcp,
-    "amqp": _amqp,
+    "epmd": _epmd,
     "postgres": _postgres,
     "redis": _redis,
 }

@@ -90,7 +90,7 @@ class Rabbit:
             command=(str(software.erlang / "epmd"), "-port", str(self.ports.epmd), "-address", "127.0.0.1"),
             env=env,
             log=self.instance.logs / "epmd.log",
-            probes=(f"tcp://127.0.0.1:{self.ports.epmd}",),
+            probes=(f"epmd://127.0.0.1:{self.ports.epmd}",),
             address=f"127.0.0.1:{self.ports.epmd}",
         )
 
@@ -102,8 +102,9 @@ class Rabbit:
             env=env,
             log=self.instance.logs / "rabbitmq.log",
             probes=(
-                f"amqp://127.0.0.1:{ports.amqp}",
-                f"tcp://127.0.0.1:{ports.management}",
+                # Opened last when it boots. A handshake left half done would be a warning in its log.
+                f"tcp://127.0.0.1:{ports.amqp}",
+                f"http://127.0.0.1:{ports.management}/",
                 f"tcp://{_reachable(ports.mqtt_host)}:{ports.mqtt}",
             ),
             cwd=home,
@@ -114,7 +115,7 @@ class Rabbit:
 
     def _wait_for_epmd(self) -> None:
         for _ in range(100):
-            if answers(f"tcp://127.0.0.1:{self.ports.epmd}"):
+            if answers(f"epmd://127.0.0.1:{self.ports.epmd}"):
                 return
             time.sleep(0.05)
 

@@ -37,8 +37,6 @@ async def server(*replies: bytes) -> AsyncIterator[int]:
         ("http://127.0.0.1:{}/readyz", HTTP_OK, True),
         ("http://127.0.0.1:{}/readyz", HTTP_BUSY, False),
         ("http://127.0.0.1:{}/readyz", b"", False),
-        ("amqp://127.0.0.1:{}", b"\x01\x00\x00\x00\x00\x02\x18", True),
-        ("amqp://127.0.0.1:{}", b"AMQP\x00\x00\x09\x01", False),
         ("postgres://127.0.0.1:{}", b"R\x00\x00\x00\x17", True),
         ("postgres://127.0.0.1:{}", b"E\x00\x00\x00\x57", False),
         ("redis://:word@127.0.0.1:{}", b"+OK\r\n+PONG\r\n", True),
@@ -51,6 +49,6 @@ async def test_only_the_right_answer_counts(probe: str, reply: bytes, ready: boo
         assert await asyncio.to_thread(answers, probe.format(port), 0.5) is ready
 
 
-@pytest.mark.parametrize("scheme", ["http", "amqp", "postgres", "redis", "tcp"])
+@pytest.mark.parametrize("scheme", ["http", "postgres", "redis", "epmd", "tcp"])
 def test_where_nobody_listens_nobody_is_ready(scheme: str, unused_tcp_port: int) -> None:
     assert not answers(f"{scheme}://127.0.0.1:{unused_tcp_port}", 0.5)
