@@ -14,6 +14,7 @@ import pytest
 
 from deploy.database import prepare_database, services
 from deploy.identity import derive_password
+from shared.bus.ids import uuid7
 from shared.db.migrate import BadMigration, migrate, role_of
 from tests.servers import Place, empty_database
 
@@ -116,6 +117,19 @@ async def test_partitions_made_by_a_function_of_the_owner_can_be_used(
     await migrate_thing(empty, folder, secret_key)
     await fetch(empty.url("ingest"), "SELECT grow()")
     assert await fetch(empty.url("ingest"), "INSERT INTO part VALUES (1) RETURNING id")
+
+
+async def test_processes_that_start_at_once_all_find_their_inbox(database: Place) -> None:
+    async def start() -> None:
+        connection = await asyncpg.connect(database.url("auth"))
+        try:
+            await connection.fetchval("SELECT keep_inbox(24, 6)")
+            sql = "INSERT INTO inbox (id, refused, body_hash, reply) VALUES ($1, false, '', '')"
+            await connection.execute(sql, uuid7())
+        finally:
+            await connection.close()
+
+    await asyncio.gather(*(start() for _ in range(4)))
 
 
 async def test_a_missing_database_is_created(

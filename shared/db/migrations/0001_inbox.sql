@@ -32,9 +32,8 @@ DECLARE
     made integer := 0;
     old record;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtext('keep_inbox'), hashtext(current_schema())) THEN
-        RETURN 0;
-    END IF;
+    -- Waits: of processes that start at once, none may serve before the partitions are committed.
+    PERFORM pg_advisory_xact_lock(hashtext('keep_inbox'), hashtext(current_schema()));
     FOR hour IN SELECT generate_series(
         date_trunc('hour', now()) - make_interval(hours => keep_hours),
         date_trunc('hour', now()) + make_interval(hours => ahead_hours),
