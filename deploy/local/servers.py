@@ -60,10 +60,14 @@ class Servers:
     safe: bool = True
 
     def __post_init__(self) -> None:
-        get = self.instance.settings.get
-        self.postgres = None if get("POSTHOUSE_DATABASE_URL") else self._postgres()
-        self.valkey = None if get("POSTHOUSE_REDIS_URL") else self._valkey()
-        self.rabbit = None if get("POSTHOUSE_AMQP_URL") else self._rabbit()
+        postgres, valkey, rabbit = self._postgres(), self._valkey(), self._rabbit()
+        self.postgres = postgres if self._ours("POSTHOUSE_DATABASE_URL", postgres.url) else None
+        self.valkey = valkey if self._ours("POSTHOUSE_REDIS_URL", valkey.url) else None
+        self.rabbit = rabbit if self._ours("POSTHOUSE_AMQP_URL", rabbit.amqp_url) else None
+
+    def _ours(self, name: str, url: str) -> bool:
+        # Our own address is in the environment of a shell that has read addresses.env.
+        return self.instance.settings.get(name) in ("", url)
 
     def _postgres(self) -> Postgres:
         password = derive_password(self.key, "postgres:admin")

@@ -9,8 +9,10 @@ import pytest
 
 from deploy.local.errors import Failure, tail
 from deploy.local.instance import Instance
+from deploy.local.ports import Ports
 from deploy.local.postgres import Postgres
 from deploy.local.rabbitmq import Rabbit, RabbitPorts, find
+from deploy.local.servers import Servers
 from deploy.local.settings import load
 from deploy.local.testing import given_servers
 from deploy.local.up import checked_key
@@ -83,6 +85,23 @@ def test_data_of_another_key_is_not_opened(instance: Instance, tmp_path: Path) -
     instance.settings.file.unlink()
     with pytest.raises(Failure, match="another POSTHOUSE_SECRET_KEY"):
         checked_key(Instance(load(tmp_path, {}), tmp_path))
+
+
+def test_a_server_that_settings_name_is_used_and_the_others_are_our_own(instance: Instance) -> None:
+    ports = Ports(instance.run / "ports.json")
+    own = Servers(instance, ports, "key")
+    given = {
+        "POSTHOUSE_DATABASE_URL": "postgresql://elsewhere/db",
+        # As in a shell that has read addresses.env of this very instance.
+        "POSTHOUSE_REDIS_URL": own.addresses.redis,
+    }
+
+    servers = Servers(Instance(load(instance.root, given), instance.root), ports, "key")
+
+    assert servers.postgres is None
+    assert servers.addresses.database == "postgresql://elsewhere/db"
+    assert servers.valkey is not None
+    assert servers.addresses.amqp == own.addresses.amqp
 
 
 def test_servers_for_tests_can_be_given() -> None:
