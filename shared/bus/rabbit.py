@@ -398,6 +398,7 @@ class RabbitPrivateQueue:
             self._link._spawn(self._delete())
 
     async def _delete(self) -> None:
+        await self._channel.basic_cancel(self._tag, timeout=SETUP_SECONDS)
         await self._channel.queue_delete(self.name, timeout=SETUP_SECONDS)
 
 

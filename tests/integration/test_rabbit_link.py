@@ -1,0 +1,218 @@
+"""The link to a real RabbitMQ: what it survives, and what an account may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import aio_pika
+import pytest
+from aiormq.exceptions import ChannelAccessRefused
+
+from deploy.broker import Management, declare
+from shared.bus import topology
+from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
+from shared.bus.rabbit import RabbitLink
+from shared.bus.topology import COMMANDS, DEAD, EVENTS, REPLIES, WAIT
+from tests.suites.worlds import eventually
+
+QUEUES = [*topology.service_queues("auth"), *topology.service_queues("ingest"), *topology.shared_queues()]
+ACCOUNTS = {"gateway": topology.gateway_rights(), "auth": topology.service_rights("auth")}
+
+
+class Broker:
+    """A virtual host with the topology, and what an administrator does to it."""
+
+    def __init__(self, amqp_url: str, management_url: str) -> None:
+        self.vhost = f"link-{secrets.token_hex(4)}"
+        self.admin = urlsplit(amqp_url)._replace(path=f"/{self.vhost}").geturl()
+        self._administrator = urlsplit(amqp_url).username
+        self.management = Management(
+            {"POSTHOUSE_AMQP_URL": self.admin, "POSTHOUSE_MANAGEMENT_URL": management_url}
+        )
+
+    def url(self, account: str) -> str:
+        return f"amqp://{account}:test@{self.admin.rpartition('@')[2]}"
+
+    async def prepare(self) -> None:
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        await self.management.call("PUT", f"/vhosts/{self.vhost}", {})
+        await self.management.call("PUT", f"/permissions/{self.vhost}/{self._administrator}", everything)
+        for name, rights in ACCOUNTS.items():
+            await self.management.account(name, "test", rights)
+        await declare(self.admin, QUEUES)
+
+    async def close_connections(self) -> int:
+        """Close every connection of this virtual host, as an administrator can."""
+        found = await self.management.call("GET", f"/vhosts/{self.vhost}/connections")
+        for connection in found:
+            await self.management.call("DELETE", f"/connections/{connection['name']}")
+        return len(found)
+
+
+@pytest.fixture
+async def broker(amqp_url: str, management_url: str) -> AsyncIterator[Broker]:
+    made = Broker(amqp_url, management_url)
+    async with made.management:
+        await made.prepare()
+        yield made
+        await made.management.call("DELETE", f"/vhosts/{made.vhost}")
+
+
+async def connected(url: str, account: str) -> RabbitLink:
+    link = RabbitLink(url, account)
+    link.start()
+    await eventually(lambda: is_up(link))
+    return link
+
+
+async def is_up(link: RabbitLink) -> bool:
+    return link.up
+
+
+async def test_what_goes_nowhere_is_said_at_once(broker: Broker) -> None:
+    link = await connected(broker.url("gateway"), "gateway")
+    with pytest.raises(Unroutable):
+        await link.publish(Outgoing(COMMANDS, "nobody.hears", b"\x90"))
+    await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
+    assert await link.depths(("auth", "nobody")) == {"auth": (1, 0), "nobody": None}
+    await link.close()
+
+
+async def test_connections_closed_by_the_broker_come_back_with_consumers(broker: Broker) -> None:
+    heard: asyncio.Queue[Delivery] = asyncio.Queue()
+    service = await connected(broker.url("auth"), "auth")
+    await service.consume("auth", heard.put_nowait, prefetch=10)
+    gateway = await connected(broker.url("gateway"), "gateway")
+    for number in range(3):
+        await eventually(lambda: closed(broker, 4))
+
+        async def published(body: bytes) -> bool:
+            try:
+                await gateway.publish(Outgoing(COMMANDS, "auth.hears", body))
+            except Exception:
+                return False
+            return True
+
+        body = f"{number}".encode()
+        await eventually(lambda body=body: published(body))
+        async with asyncio.timeout(10):
+            while (delivery := await heard.get()).body != body:
+                delivery.ack()
+            delivery.ack()
+    await service.close()
+    await gateway.close()
+
+
+async def closed(broker: Broker, wanted: int) -> bool:
+    found = await broker.management.call("GET", f"/vhosts/{broker.vhost}/connections")
+    return len(found) >= wanted and await broker.close_connections() >= wanted
+
+
+async def test_a_deleted_queue_is_missed_and_taken_from_again_when_it_is_back(broker: Broker) -> None:
+    heard: asyncio.Queue[Delivery] = asyncio.Queue()
+    service = await connected(broker.url("auth"), "auth")
+    await service.consume("auth", heard.put_nowait, prefetch=10)
+    await broker.management.call("DELETE", f"/queues/{broker.vhost}/auth")
+    await eventually(lambda: missing(service, ["auth"]))
+    assert not service.up
+    await declare(broker.admin, QUEUES)
+    await eventually(lambda: is_up(service))
+    gateway = await connected(broker.url("gateway"), "gateway")
+    await gateway.publish(Outgoing(COMMANDS, "auth.hears", b"back"))
+    assert (await asyncio.wait_for(heard.get(), 5)).body == b"back"
+    await service.close()
+    await gateway.close()
+
+
+async def missing(link: RabbitLink, queues: list[str]) -> bool:
+    return link.missing == queues
+
+
+async def test_a_channel_closed_by_a_mistake_is_opened_again(broker: Broker) -> None:
+    link = await connected(broker.url("gateway"), "gateway")
+    with pytest.raises(PublishUnknown):
+        await link.publish(Outgoing("no.such.exchange", "a.b", b""))
+
+    async def published() -> bool:
+        try:
+            await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
+        except Exception:
+            return False
+        return True
+
+    await eventually(published)
+    await link.close()
+
+
+async def test_the_reply_queue_has_a_fresh_name_at_every_connect(broker: Broker) -> None:
+    link = RabbitLink(broker.url("gateway"), "gateway")
+    await link.open_replies(lambda delivery: None)
+    ups: list[str] = []
+    link.on_up(lambda: ups.append(link.reply_address))
+    link.start()
+    await eventually(lambda: is_up(link))
+    await eventually(lambda: closed(broker, 2))
+
+    async def again() -> bool:
+        return len({name for name in ups if name}) >= 2
+
+    await eventually(again)
+    await link.close()
+
+
+@pytest.mark.parametrize(
+    ("account", "exchange", "key"),
+    [
+        ("auth", COMMANDS, "ingest.write_readings"),
+        ("auth", EVENTS, "ingest.dataset_deleted"),
+        ("auth", WAIT, "ingest.10s"),
+        ("auth", DEAD, "ingest"),
+        ("auth", topology.QUERIES, "auth.ask"),
+        ("auth", "", "ingest"),
+        ("auth", "amq.topic", "channels.1.publish"),
+        ("gateway", REPLIES, "gateway.replies.x"),
+        ("gateway", EVENTS, "ingest.dataset_deleted"),
+        ("gateway", DEAD, "ingest"),
+        ("gateway", "", "ingest"),
+    ],
+)
+async def test_an_account_cannot_publish_what_is_not_its_own(
+    broker: Broker, account: str, exchange: str, key: str
+) -> None:
+    connection = await aio_pika.connect(broker.url(account))
+    async with connection:
+        channel = await connection.channel()
+        target = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+        with pytest.raises(ChannelAccessRefused):
+            await target.publish(aio_pika.Message(b"\x90"), key)
+
+
+async def test_an_account_cannot_read_declare_or_pretend_what_is_not_its_own(broker: Broker) -> None:
+    connection = await aio_pika.connect(broker.url("auth"))
+    async with connection:
+        for forbidden in (_consume_ingest, _declare, _delete_own, _pretend):
+            channel = await connection.channel()
+            with pytest.raises(Exception, match=r"ACCESS_REFUSED|PRECONDITION_FAILED"):
+                await forbidden(channel)
+
+
+async def _consume_ingest(channel: aio_pika.abc.AbstractChannel) -> None:
+    async def never(_: aio_pika.abc.AbstractIncomingMessage) -> None: ...
+
+    await (await channel.get_queue("ingest", ensure=False)).consume(never)
+
+
+async def _declare(channel: aio_pika.abc.AbstractChannel) -> None:
+    await channel.declare_queue("auth.more", durable=True)
+
+
+async def _delete_own(channel: aio_pika.abc.AbstractChannel) -> None:
+    await channel.queue_delete("auth")
+
+
+async def _pretend(channel: aio_pika.abc.AbstractChannel) -> None:
+    exchange = await channel.get_exchange(EVENTS, ensure=False)
+    await exchange.publish(aio_pika.Message(b"\x90", user_id="gateway"), "auth.account_made")
