@@ -12,20 +12,18 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
-from prometheus_client import Gauge
 
 from shared import http, logs
 from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.ids import uuid7
 from shared.bus.inbox import PostgresInbox
-from shared.bus.link import NotPublished, OnDelivery, Outgoing, PublishUnknown
+from shared.bus.link import NotPublished, Outgoing, PublishUnknown
 from shared.bus.rabbit import RabbitLink
-from shared.bus.requester import BusRequester
 from shared.bus.routes import Call, Routes
 from shared.bus.service import Limits, Service
 from shared.bus.shipping import Shipper
-from shared.bus.topology import COMMANDS, SERVICES
+from shared.bus.topology import COMMANDS
 from shared.contracts.base import Command, Principal
 from shared.db import Database
 from shared.settings import BadSettings, note
@@ -35,7 +33,6 @@ log = structlog.get_logger()
 PARTITIONS_EVERY_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
 READY_FOR_SECONDS = 1.0
-REPORT_SECONDS = 5.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,88 +86,6 @@ async def running(settings: ServiceSettings) -> AsyncIterator[Running]:
         yield service
     finally:
         await service.close()
-
-
-@asynccontextmanager
-async def asking(
-    settings: ServiceSettings, account: str, *, request_queues: bool = False
-) -> AsyncIterator[Asking]:
-    """The life of a process that asks services and owns no table."""
-    bus = Asking(settings, account, request_queues=request_queues)
-    try:
-        yield bus
-    finally:
-        await bus.close()
-
-
-class Asking:
-    """The bus as a gateway needs it: a requester, live events, and an eye on everybody's queues."""
-
-    def __init__(self, settings: ServiceSettings, account: str, *, request_queues: bool) -> None:
-        logs.configure(account, settings.log_level)
-        self.stopping = stop_event()
-        self.figures = http.registry()
-        self._settings = settings
-        self._account = account
-        self._link = RabbitLink(settings.amqp_url, account)
-        self.requester = BusRequester(self._link, request_queues=request_queues)
-        self._shipper = Shipper(self._link, account)
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._ops: Any = None
-
-    async def start(
-        self, hears: tuple[str, ...], on_delivery: OnDelivery, on_lost: Callable[[], None]
-    ) -> None:
-        """Connect; `on_lost` is called whenever live events may have been missed."""
-        await self._link.open_replies(self.requester.on_reply)
-        await self._link.hear(hears, on_delivery, on_lost)
-        self._link.start()
-        logs.on_ship(self._shipper.add)
-        watched = tuple(name for service in SERVICES for name in (service, f"{service}.queries"))
-        self._tasks = [
-            asyncio.create_task(self._shipper.run()),
-            asyncio.create_task(self.requester.watch(watched)),
-            asyncio.create_task(self._report(watched)),
-        ]
-        if self._settings.ops_address:
-            app = http.ops_app(self._account, self._settings.commit, self.missing, self.figures)
-            self._ops = await http.serve_ops(app, self._settings.ops_address)
-
-    async def missing(self) -> Mapping[str, str]:
-        """What stands between this process and its work."""
-        if self.stopping.is_set():
-            return {self._account: "stopping"}
-        return {} if self._link.up else {"broker": self._link.trouble or "connecting"}
-
-    async def _report(self, watched: tuple[str, ...]) -> None:
-        """Compare the consumers there should be with those there are; say so when it changes."""
-        waiting = Gauge("posthouse_queue_messages", "Messages ready", ["queue"], registry=self.figures)
-        taking = Gauge("posthouse_queue_consumers", "Consumers", ["queue"], registry=self.figures)
-        unattended: set[str] = set()
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            now: set[str] = set()
-            for name in watched:
-                depth = self.requester.depths.get(name)
-                if depth is None:
-                    continue
-                waiting.labels(name).set(depth.messages)
-                taking.labels(name).set(depth.consumers)
-                if not depth.consumers:
-                    now.add(name if depth.present else f"{name} (missing)")
-            if now != unattended:
-                log.warning("consumers_missing" if now else "consumers_present", queues=sorted(now))
-                unattended = now
-
-    async def close(self) -> None:
-        """Close what was opened, the last first."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        logs.on_ship(None)
-        if self._ops is not None:
-            await self._ops.cleanup()
-        await self._link.close()
 
 
 class Running:
