@@ -11,7 +11,7 @@ from shared.settings import load
 from shared.vault import Vault
 
 MAKE_PARTITIONS_SECONDS = 3_600
-PURGE_SECONDS = 5
+PURGE_SECONDS = 10
 
 
 async def main() -> None:

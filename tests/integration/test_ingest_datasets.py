@@ -239,30 +239,6 @@ async def rows(database: Place, table: str) -> int:
         await connection.close()
 
 
-async def test_no_key_is_ever_in_the_database(alone: Ingest, database: Place, vault: Vault) -> None:
-    dataset = await alone.create()
-    keys = [await alone.ask(GetDatasetKeys(dataset_id=dataset.id))]
-    keys.append(await alone.ask(RotateDatasetKey(dataset_id=dataset.id, kind="write")))
-    clear = {vault.unseal(key, "ingest.key") for one in keys for key in (one.read_key, one.write_key)}
-    assert len(clear) == 3
-    connection = await asyncpg.connect(database.admin_url)
-    try:
-        tables = await connection.fetch(
-            "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables"
-            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-        )
-        dump = ""
-        for table in tables:
-            found = await connection.fetch(f"SELECT t::text AS row FROM {table['name']} t")  # noqa: S608
-            dump += "\n".join(row["row"] for row in found)
-    finally:
-        await connection.close()
-    assert str(dataset.id) in dump
-    for key in clear:
-        assert key not in dump
-        assert key.encode().hex() not in dump
-
-
 async def test_an_unknown_dataset_is_not_found(ingest: Ingest) -> None:
     with pytest.raises(NotFound):
         await ingest.ask(GetDataset(dataset_id=some_id()))

@@ -14,7 +14,7 @@ routes = Routes("ingest")
 log = structlog.get_logger()
 
 MONTHS_AHEAD = 4
-PIECE = 10_000
+PIECE = 20_000
 
 
 @routes.command(MakePartitions, inbox=False)
@@ -27,7 +27,7 @@ async def make_partitions(cmd: MakePartitions, deps: Deps) -> Done[Nothing]:
     return Done(Nothing())
 
 
-@routes.command(PurgeDatasets, inbox=False)
+@routes.command(PurgeDatasets)  # in the inbox for its transaction: a dataset is purged by one at a time
 async def purge_datasets(cmd: PurgeDatasets, deps: Deps) -> Done[Nothing]:
     purge = await deps.store.next_purge(deps.now - UNDO)
     if purge is None:

@@ -42,8 +42,10 @@ async def write_readings(
 
 
 def _items(job: Job[WriteReadings], deps: Deps) -> Items | Refusal:
+    # A message that did not come through our door may not say when it was born.
+    born = job.born if job.born >= deps.span.oldest else deps.now
     try:
-        return read_body(job.message, job.born, deps.span)
+        return read_body(job.message, born, deps.span)
     except Refusal as refusal:
         return refusal
 
