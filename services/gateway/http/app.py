@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -13,7 +15,7 @@ from services.gateway.http.gateway import GATEWAY, Gateway, Missing, nothing_mis
 from services.gateway.http.metrics import Meter
 from services.gateway.http.openapi import document
 from services.gateway.http.server import STOPPING
-from services.gateway.http.table import Route
+from services.gateway.http.table import Route, Routes
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from shared.bus.requests import Requester
@@ -33,11 +35,12 @@ def make_app(
     callers: Callers | None = None,
     registry: CollectorRegistry | None = None,
     missing: Missing = nothing_missing,
+    tables: Sequence[Routes] = TABLES,
 ) -> web.Application:
     """The whole gateway as an aiohttp application.
 
     `missing` names each dependency that is away with its reason, for `/readyz`; `registry` is what
-    `/metrics` shows.
+    `/metrics` shows; `tables` are the routes there are.
     """
     gateway = Gateway(
         requester=requester,
@@ -46,14 +49,14 @@ def make_app(
         callers=callers or Callers(requester, vault),
         meter=Meter(registry or CollectorRegistry()),
         missing=missing,
-        openapi=to_json(document(TABLES, settings, VERSION)),
+        openapi=to_json(document(tables, settings, VERSION)),
     )
     front = Front(gateway)
     app = web.Application(middlewares=[front])
     app[GATEWAY] = gateway
     app[STOPPING] = gateway.stopping
     by_path: dict[str, list[Route]] = {}
-    for row in (row for table in TABLES for row in table.rows):
+    for row in (row for table in tables for row in table.rows):
         by_path.setdefault(row.path, []).append(row)
     for path, rows in by_path.items():
         resource = app.router.add_resource(path)

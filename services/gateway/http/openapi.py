@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -53,6 +54,8 @@ def document(tables: Sequence[Routes], settings: Settings, version: str) -> Sche
     for tag, row in rows:
         operation = _operation(row, tag, known, settings)
         paths.setdefault(row.template, {})[row.method.lower()] = operation
+    for kind in {kind for each in types for kind in _structures(each)}:
+        _say_times(kind, components.get(kind.__name__, {}))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -82,6 +85,28 @@ _SECURITY = {
         "description": "A read or write key of a dataset.",
     },
 }
+
+
+def _structures(hint: Any) -> Iterable[type[msgspec.Struct]]:
+    """Every structure a type is made of."""
+    for kind in members(hint):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            yield kind
+            for inner in get_type_hints(kind).values():
+                yield from _structures(inner)
+        else:
+            for inner in get_args(kind):
+                yield from _structures(inner)
+
+
+def _say_times(kind: type[msgspec.Struct], component: Schema) -> None:
+    """msgspec calls a time with an offset `date-time`, but any other only a string."""
+    for name, hint in get_type_hints(kind).items():
+        if datetime in members(hint) and name in component.get("properties", {}):
+            schema = component["properties"][name]
+            for each in [schema, *schema.get("anyOf", ())]:
+                if each.get("type") == "string":
+                    each["format"] = "date-time"
 
 
 def _types(row: Route) -> Iterable[Any]:
@@ -168,6 +193,8 @@ def _schema(hint: Any) -> Schema:
     if NoneType in members(hint):
         kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
         schema |= kinds[0]
+    if datetime in members(hint):
+        schema["format"] = "date-time"
     return schema
 
 

@@ -100,7 +100,7 @@ class Correction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     values: msgspec.Raw
 
 
-class CorrectionIn(Struct, frozen=True, kw_only=True):
+class CorrectionIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The values to replace, by tag."""
 
     values: dict[str, Value]

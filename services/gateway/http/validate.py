@@ -125,8 +125,7 @@ def read_time(text: str, zone: tzinfo | None) -> datetime:
         if utc:
             return moment.replace(tzinfo=UTC)
         if sign:
-            offset = timedelta(hours=int(hours), minutes=int(minutes))
-            return moment.replace(tzinfo=timezone(-offset if sign == "-" else offset)).astimezone(UTC)
+            return moment.replace(tzinfo=_offset(sign, hours, minutes)).astimezone(UTC)
         if zone is None:
             raise ValueError("the time has no offset: add Z or +hh:mm, or say timezone=Europe/Berlin")
         return moment.replace(tzinfo=zone).astimezone(UTC)
@@ -141,14 +140,17 @@ def zone_of(text: str) -> tzinfo | None:
     """An IANA name or +hh:mm as a time zone, None for no text; raises ValueError with a sentence."""
     if not text:
         return None
-    if found := _OFFSET.fullmatch(text):
-        sign, hours, minutes = found.groups()
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-offset if sign == "-" else offset)
     try:
+        if found := _OFFSET.fullmatch(text):
+            return _offset(*found.groups())
         return ZoneInfo(text)
     except (OSError, ValueError, KeyError):
         raise ValueError("is no time zone: give an IANA name like Europe/Berlin, or +hh:mm") from None
+
+
+def _offset(sign: str, hours: str, minutes: str) -> timezone:
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    return timezone(-offset if sign == "-" else offset)
 
 
 def mistakes(

@@ -156,7 +156,7 @@ class Services:
         )
 
     def token(self, **claims: Any) -> str:
-        """An access token as auth makes them; a claim of None is left out, `typ` and `kid` go to the header."""
+        """An access token as auth makes them; a claim of None is left out, `typ`, `kid` are of the header."""
         header = {"typ": claims.pop("typ", "at+jwt"), "kid": claims.pop("kid", "k1")}
         now = int(time.time())
         payload: dict[str, Any] = {

@@ -107,8 +107,8 @@ async def test_clients_of_two_gateways_do_not_notice_that_one_stops(vault: Vault
     second_settings = settings(reuse_port=True, quiet_seconds=0.3, port=first.port)
     second = Door(make_app(services, vault, second_settings), second_settings)
     await second.open()
-    answered = failed = 0
-    finished = asyncio.Event()
+    answered, failed, first_stopped = 0, 0, False
+    some, more, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def client(keep_alive: bool) -> None:
         nonlocal answered, failed
@@ -125,6 +125,8 @@ async def test_clients_of_two_gateways_do_not_notice_that_one_stops(vault: Vault
                 connection = None
                 continue
             answered += answer.status == 200
+            if answered >= 500:
+                (more if first_stopped else some).set()
             if not keep_alive or answer.headers.get("Connection") == "close":
                 writer.close()
                 connection = None
@@ -132,12 +134,10 @@ async def test_clients_of_two_gateways_do_not_notice_that_one_stops(vault: Vault
             connection[1].close()
 
     clients = [asyncio.create_task(client(number % 4 != 0)) for number in range(16)]
-    while answered < 500:
-        await asyncio.sleep(0)
+    await some.wait()
     await first.stop()
-    enough = answered + 500
-    while answered < enough:
-        await asyncio.sleep(0)
+    answered, first_stopped = 0, True
+    await more.wait()
     finished.set()
     await asyncio.gather(*clients)
     await second.stop()
