@@ -20,6 +20,7 @@ from shared.contracts.auth import (
     Account,
     ForgetSessions,
     ListSigningKeys,
+    MakeSigningKey,
     OpenSession,
     SessionOpened,
     SetUp,
@@ -95,6 +96,13 @@ async def open_session(command: OpenSession, deps: Deps) -> Done[SessionOpened]:
 async def forget_sessions(command: ForgetSessions, deps: Deps) -> Done[Nothing]:
     """In pieces, so that a backlog of years is no long transaction."""
     await deps.store.forget_sessions(deps.now - REMEMBERED)
+    return Done(Nothing())
+
+
+@routes.command(MakeSigningKey, inbox=False)
+async def make_signing_key(command: MakeSigningKey, deps: Deps) -> Done[Nothing]:
+    """Signing in makes it too, should this not have run yet."""
+    await _signing_key(deps)
     return Done(Nothing())
 
 

@@ -14,12 +14,27 @@ import pytest
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.auth.handlers import Deps, forget_sessions, list_signing_keys, open_session, set_up
+from services.auth.handlers import (
+    Deps,
+    forget_sessions,
+    list_signing_keys,
+    make_signing_key,
+    open_session,
+    set_up,
+)
 from services.auth.hashing import Hasher
 from services.auth.store import Store
 from services.auth.tokens import Issuer
 from shared.bus.routes import Done
-from shared.contracts.auth import Account, ForgetSessions, ListSigningKeys, OpenSession, SessionOpened, SetUp
+from shared.contracts.auth import (
+    Account,
+    ForgetSessions,
+    ListSigningKeys,
+    MakeSigningKey,
+    OpenSession,
+    SessionOpened,
+    SetUp,
+)
 from shared.contracts.base import ANONYMOUS, Message, Principal
 from shared.db import Database
 from shared.errors import Conflict, Invalid, Unauthorized
@@ -222,6 +237,14 @@ async def test_processes_that_need_the_first_key_at_once_agree_on_one(auth: Serv
     sessions = await asyncio.gather(*(auth.open_session() for _ in range(8)))
     assert len({(await auth.claims(session))["sid"] for session in sessions}) == 8
     assert len(await auth.public_keys()) == 1
+
+
+async def test_a_key_is_there_before_anybody_signs_in_and_stays_the_same(auth: Service) -> None:
+    await asyncio.gather(*(auth.command(make_signing_key, MakeSigningKey()) for _ in range(4)))
+    [kid] = await auth.public_keys()
+    await auth.set_up()
+    session = await auth.open_session()
+    assert jwt.get_unverified_header(auth.vault.unseal(session.access_token, "auth.token"))["kid"] == kid
 
 
 async def test_a_key_made_in_a_transaction_that_failed_signs_nothing_later(auth: Service) -> None:
