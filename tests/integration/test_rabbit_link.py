@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
-from deploy.broker import Management, declare
 from shared.bus import topology
 from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
 from shared.bus.rabbit import RabbitLink
 from shared.bus.topology import COMMANDS, DEAD, EVENTS, REPLIES, WAIT
+from tests.broker import VirtualHost
 from tests.suites.worlds import eventually
 
 QUEUES = [*topology.service_queues("auth"), *topology.service_queues("ingest"), *topology.shared_queues()]
 ACCOUNTS = {"gateway": topology.gateway_rights(), "auth": topology.service_rights("auth")}
 
 
-class Broker:
-    """A virtual host with the topology, and what an administrator does to it."""
-
-    def __init__(self, amqp_url: str, management_url: str) -> None:
-        self.vhost = f"link-{secrets.token_hex(4)}"
-        self.admin = urlsplit(amqp_url)._replace(path=f"/{self.vhost}").geturl()
-        self._administrator = urlsplit(amqp_url).username
-        self.management = Management(
-            {"POSTHOUSE_AMQP_URL": self.admin, "POSTHOUSE_MANAGEMENT_URL": management_url}
-        )
-
-    def url(self, account: str) -> str:
-        return f"amqp://{account}:test@{self.admin.rpartition('@')[2]}"
-
-    async def prepare(self) -> None:
-        everything = {"configure": ".*", "write": ".*", "read": ".*"}
-        await self.management.call("PUT", f"/vhosts/{self.vhost}", {})
-        await self.management.call("PUT", f"/permissions/{self.vhost}/{self._administrator}", everything)
-        for name, rights in ACCOUNTS.items():
-            await self.management.account(name, "test", rights)
-        await declare(self.admin, QUEUES)
-
-    async def close_connections(self) -> int:
-        """Close every connection of this virtual host, as an administrator can."""
-        found = await self.management.call("GET", f"/vhosts/{self.vhost}/connections")
-        for connection in found:
-            await self.management.call("DELETE", f"/connections/{connection['name']}")
-        return len(found)
-
-
 @pytest.fixture
-async def broker(amqp_url: str, management_url: str) -> AsyncIterator[Broker]:
-    made = Broker(amqp_url, management_url)
-    async with made.management:
-        await made.prepare()
+async def broker(amqp_url: str, management_url: str) -> AsyncIterator[VirtualHost]:
+    async with VirtualHost(amqp_url, management_url, QUEUES, ACCOUNTS) as made:
         yield made
-        await made.management.call("DELETE", f"/vhosts/{made.vhost}")
 
 
 async def connected(url: str, account: str) -> RabbitLink:
@@ -72,7 +37,7 @@ async def is_up(link: RabbitLink) -> bool:
     return link.up
 
 
-async def test_what_goes_nowhere_is_said_at_once(broker: Broker) -> None:
+async def test_what_goes_nowhere_is_said_at_once(broker: VirtualHost) -> None:
     link = await connected(broker.url("gateway"), "gateway")
     with pytest.raises(Unroutable):
         await link.publish(Outgoing(COMMANDS, "nobody.hears", b"\x90"))
@@ -81,7 +46,7 @@ async def test_what_goes_nowhere_is_said_at_once(broker: Broker) -> None:
     await link.close()
 
 
-async def test_connections_closed_by_the_broker_come_back_with_consumers(broker: Broker) -> None:
+async def test_connections_closed_by_the_broker_come_back_with_consumers(broker: VirtualHost) -> None:
     heard: asyncio.Queue[Delivery] = asyncio.Queue()
     service = await connected(broker.url("auth"), "auth")
     await service.consume("auth", heard.put_nowait, prefetch=10)
@@ -106,19 +71,21 @@ async def test_connections_closed_by_the_broker_come_back_with_consumers(broker:
     await gateway.close()
 
 
-async def closed(broker: Broker, wanted: int) -> bool:
-    found = await broker.management.call("GET", f"/vhosts/{broker.vhost}/connections")
-    return len(found) >= wanted and await broker.close_connections() >= wanted
+async def closed(broker: VirtualHost, wanted: int) -> bool:
+    if len(await broker.connections()) < wanted:
+        return False
+    await broker.close_connections()
+    return True
 
 
-async def test_a_deleted_queue_is_missed_and_taken_from_again_when_it_is_back(broker: Broker) -> None:
+async def test_a_deleted_queue_is_missed_and_taken_from_again_when_it_is_back(broker: VirtualHost) -> None:
     heard: asyncio.Queue[Delivery] = asyncio.Queue()
     service = await connected(broker.url("auth"), "auth")
     await service.consume("auth", heard.put_nowait, prefetch=10)
-    await broker.management.call("DELETE", f"/queues/{broker.vhost}/auth")
+    await broker.delete_queue("auth")
     await eventually(lambda: missing(service, ["auth"]))
     assert not service.up
-    await declare(broker.admin, QUEUES)
+    await broker.declare()
     await eventually(lambda: is_up(service))
     gateway = await connected(broker.url("gateway"), "gateway")
     await gateway.publish(Outgoing(COMMANDS, "auth.hears", b"back"))
@@ -131,7 +98,7 @@ async def missing(link: RabbitLink, queues: list[str]) -> bool:
     return link.missing == queues
 
 
-async def test_a_channel_closed_by_a_mistake_is_opened_again(broker: Broker) -> None:
+async def test_a_channel_closed_by_a_mistake_is_opened_again(broker: VirtualHost) -> None:
     link = await connected(broker.url("gateway"), "gateway")
     with pytest.raises(PublishUnknown):
         await link.publish(Outgoing("no.such.exchange", "a.b", b""))
@@ -147,7 +114,7 @@ async def test_a_channel_closed_by_a_mistake_is_opened_again(broker: Broker) -> 
     await link.close()
 
 
-async def test_the_reply_queue_has_a_fresh_name_at_every_connect(broker: Broker) -> None:
+async def test_the_reply_queue_has_a_fresh_name_at_every_connect(broker: VirtualHost) -> None:
     link = RabbitLink(broker.url("gateway"), "gateway")
     await link.open_replies(lambda delivery: None)
     ups: list[str] = []
@@ -180,7 +147,7 @@ async def test_the_reply_queue_has_a_fresh_name_at_every_connect(broker: Broker)
     ],
 )
 async def test_an_account_cannot_publish_what_is_not_its_own(
-    broker: Broker, account: str, exchange: str, key: str
+    broker: VirtualHost, account: str, exchange: str, key: str
 ) -> None:
     connection = await aio_pika.connect(broker.url(account))
     async with connection:
@@ -190,7 +157,7 @@ async def test_an_account_cannot_publish_what_is_not_its_own(
             await target.publish(aio_pika.Message(b"\x90"), key)
 
 
-async def test_an_account_cannot_read_declare_or_pretend_what_is_not_its_own(broker: Broker) -> None:
+async def test_an_account_cannot_read_declare_or_pretend_what_is_not_its_own(broker: VirtualHost) -> None:
     connection = await aio_pika.connect(broker.url("auth"))
     async with connection:
         for forbidden in (_consume_ingest, _declare, _delete_own, _pretend):

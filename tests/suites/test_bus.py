@@ -217,7 +217,12 @@ async def test_a_bug_is_500_and_a_dead_letter_with_its_traceback(world: World, h
 
 
 async def test_one_bad_frame_of_a_batch_fails_alone(world: World) -> None:
-    frames = [AddMany(text="a"), AddMany(text="b", how="crash"), AddMany(text="c", how="refuse"), AddMany(text="d")]
+    frames = [
+        AddMany(text="a"),
+        AddMany(text="b", how="crash"),
+        AddMany(text="c", how="refuse"),
+        AddMany(text="d"),
+    ]
     outcomes = await asyncio.gather(
         *(world.requester.ask(frame, caller()) for frame in frames), return_exceptions=True
     )
@@ -446,11 +451,15 @@ async def test_a_slow_reader_slows_the_sender_and_a_gone_one_stops_it(world: Wor
 async def test_a_stream_can_be_refused_and_can_fail_in_the_middle(world: World) -> None:
     with pytest.raises(Refusal, match="not now"):
         await anext(world.requester.stream(Stream(most=1, how="refuse"), caller()))
-    parts = []
+    parts: list[int] = []
     with pytest.raises(ServiceFailed):
-        async for part in world.requester.stream(Stream(most=10, how="crash"), caller()):
-            parts.append(part)
+        await collect(world.requester.stream(Stream(most=10, how="crash"), caller()), parts)
     assert parts == list(range(5))
+
+
+async def collect(stream: AsyncIterator[int], into: list[int]) -> None:
+    async for part in stream:
+        into.append(part)
 
 
 async def test_queries_go_their_own_way(world: World) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
 import asyncpg
 
-from deploy.broker import Management, declare
 from shared.bus import topology
-from shared.bus.codec import Properties
 from shared.bus.ids import uuid7
 from shared.bus.inbox import Entry, Inbox, PostgresInbox
 from shared.bus.link import Delivery, Outgoing
@@ -28,12 +24,18 @@ from shared.bus.service import Limits, Service
 from shared.bus.topology import Waits
 from shared.contracts.base import Principal
 from shared.db import Database
+from tests.broker import VirtualHost
 from tests.servers import Place
 from tests.suites.probe import Deps, Script
 
 WAITS = Waits(0.2, 0.5)
 LIMITS = Limits(waits=(WAITS.short, WAITS.long))
 ANN = Principal(kind="user", id="ann")
+ACCOUNTS = {
+    "gateway": topology.gateway_rights(),
+    "probe": topology.service_rights("probe"),
+    "intruder": topology.service_rights("intruder", ("probe.add",)),
+}
 
 
 def caller(*, seconds: float = 5.0, frame: UUID | None = None, principal: Principal = ANN) -> Caller:
@@ -113,7 +115,7 @@ class World:
 async def eventually(check: Any, seconds: float = 10.0) -> Any:
     """Return the first true answer of an async check."""
     async with asyncio.timeout(seconds):
-        while not (found := await check()):
+        while not (found := await check()):  # noqa: ASYNC110 (a broker sets no event)
             await asyncio.sleep(0.01)
     return found
 
@@ -193,29 +195,12 @@ class MemoryLinks:
 class RabbitLinks:
     """Links to RabbitMQ, in a virtual host of their own, under accounts with the rights of production."""
 
-    def __init__(self, amqp_url: str, management_url: str) -> None:
-        self._vhost = f"suite-{secrets.token_hex(4)}"
-        self._admin = urlsplit(amqp_url)._replace(path=f"/{self._vhost}").geturl()
-        self._environment = {"POSTHOUSE_AMQP_URL": self._admin, "POSTHOUSE_MANAGEMENT_URL": management_url}
-        self._management_user = management_url.split("//")[1].split(":")[0]
+    def __init__(self, host: VirtualHost) -> None:
+        self._host = host
         self._open: list[RabbitLink] = []
 
-    async def prepare(self) -> None:
-        async with Management(self._environment) as management:
-            await management.call("PUT", f"/vhosts/{self._vhost}", {})
-            everything = {"configure": ".*", "write": ".*", "read": ".*"}
-            await management.call("PUT", f"/permissions/{self._vhost}/{self._management_user}", everything)
-            await management.account("gateway", "test", topology.gateway_rights())
-            await management.account("probe", "test", topology.service_rights("probe"))
-            await management.account("intruder", "test", topology.service_rights("intruder", ("probe.add",)))
-        queues = [*topology.service_queues("probe"), *topology.shared_queues(WAITS)]
-        await declare(self._admin, queues)
-
-    def _url(self, account: str) -> str:
-        return f"amqp://{account}:test@{self._admin.rpartition('@')[2]}"
-
     async def link(self, account: str, watch: Any) -> RabbitLink:
-        link = _WatchedLink(self._url(account), account, watch)
+        link = _WatchedLink(self._host.url(account), account, watch)
         self._open.append(link)
         return link
 
@@ -239,7 +224,7 @@ class RabbitLinks:
             await self.up(link)
             await link.publish(message)
             return
-        connection = await aio_pika.connect(self._admin)
+        connection = await aio_pika.connect(self._host.admin)
         async with connection:
             channel = await connection.channel()
             exchange = await channel.get_exchange(message.exchange)
@@ -253,7 +238,7 @@ class RabbitLinks:
             await exchange.publish(given, message.key)
 
     async def headers(self, queue: str) -> list[Mapping[str, Any]]:
-        connection = await aio_pika.connect(self._admin)
+        connection = await aio_pika.connect(self._host.admin)
         async with connection:
             channel = await connection.channel()
             taken = await channel.get_queue(queue, ensure=False)
@@ -263,15 +248,11 @@ class RabbitLinks:
             return found
 
     async def fill(self, queue: str) -> None:
-        policy = {"pattern": f"^{queue}$", "definition": {"max-length": 0}, "apply-to": "queues"}
-        async with Management(self._environment) as management:
-            await management.call("PUT", f"/policies/{self._vhost}/full", policy)
+        await self._host.policy(queue, {"max-length": 0})
 
     async def close(self) -> None:
         for link in self._open:
             await link.close()
-        async with Management(self._environment) as management:
-            await management.call("DELETE", f"/vhosts/{self._vhost}")
 
 
 async def _is_up(link: RabbitLink) -> bool:
@@ -326,14 +307,11 @@ async def real_world(
     await database.open()
     inbox = SwitchedInbox(database)
     await inbox.keep_partitions(24)
-    links = RabbitLinks(amqp_url, management_url)
-    await links.prepare()
-    world = World(links, inbox, _Effects(inbox), request_queues=request_queues)
-    try:
-        yield world
-    finally:
-        await world.close()
-        await database.close()
-
-
-__all__ = ["ANN", "LIMITS", "Properties", "World", "caller", "eventually", "memory_world", "real_world"]
+    queues = [*topology.service_queues("probe"), *topology.shared_queues(WAITS)]
+    async with VirtualHost(amqp_url, management_url, queues, ACCOUNTS) as host:
+        world = World(RabbitLinks(host), inbox, _Effects(inbox), request_queues=request_queues)
+        try:
+            yield world
+        finally:
+            await world.close()
+            await database.close()
