@@ -94,9 +94,9 @@ def _up(instance: Instance, options: argparse.Namespace) -> int:
     began = time.time()
     text = options.scale or os.environ.get("SCALE") or instance.settings.get("POSTHOUSE_SCALE")
     scale = configuration.scale_of(text)
-    if supervisor_of(instance):
-        return _say_it_runs(instance)
     console = Console()
+    if supervisor_of(instance):
+        return _say_it_runs(instance, console)
     console.line("Posthouse starts." if options.detach else "Posthouse starts; Ctrl-C stops it.")
     install(instance, console)
     if options.detach:
@@ -117,14 +117,15 @@ def _run(instance: Instance, scale: dict[str, int], console: Console, began: flo
     try:
         asyncio.run(supervise(instance, scale, console, began))
     except AlreadyRunning:
-        return _say_it_runs(instance)
+        return _say_it_runs(instance, console)
     return 0
 
 
-def _say_it_runs(instance: Instance) -> int:
-    print("Posthouse runs already. ./posthouse down stops it.")
+def _say_it_runs(instance: Instance, console: Console) -> int:
+    console.line("Posthouse runs already. ./posthouse down stops it.")
     for line in instance.read_state().get("summary", []):
-        print(line)
+        console.line(line)
+    console.ready()
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.local.console import Console
 from deploy.local.errors import Failure
 from deploy.local.instance import Instance
-from deploy.local.probe import answers
+from deploy.local.probe import why_not
 from deploy.local.processes import Process
 from deploy.local.up import stop_left_over
 
@@ -33,10 +33,12 @@ def observe(instance: Instance) -> list[dict[str, Any]]:
 
 def _row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     process = Process.recorded(facts["process"])
+    why = next(filter(None, map(why_not, facts["probes"])), "") if process else "does not run"
     return {
         "name": name,
         "pid": process.pid if process else None,
-        "ready": process is not None and all(answers(probe) for probe in facts["probes"]),
+        "ready": not why,
+        "why": why,
         "memory": process.memory() if process else 0,
         "seconds": round(time.time() - facts["started_at"], 1) if process else 0,
         "ends": facts["ends"],
@@ -73,9 +75,8 @@ def _print(rows: list[dict[str, Any]], supervisor: Process | None, instance: Ins
         memory = f"{row['memory'] / 1024 / 1024:.1f} MiB"
         up = _duration(row["seconds"])
         pid = row["pid"] or "-"
-        print(
-            f"{row['name']:<12} {pid:>8}  {ready:<6} {memory:>9} {up:>9} {row['ends']:>8}  {row['address']}"
-        )
+        where = row["why"] or row["address"]
+        print(f"{row['name']:<12} {pid:>8}  {ready:<6} {memory:>9} {up:>9} {row['ends']:>8}  {where}")
     print(f"{'all':<12} {'':>8}  {'':<6} {sum(row['memory'] for row in rows) / 1024 / 1024:>5.1f} MiB")
     if supervisor is None:
         print("Nobody watches over these: their supervisor was killed. ./posthouse up or down puts it right.")

@@ -18,7 +18,7 @@ from deploy.local.console import Console
 from deploy.local.errors import Failure
 from deploy.local.files import write
 from deploy.local.instance import Instance
-from deploy.local.probe import answers
+from deploy.local.probe import why_not
 from deploy.local.processes import Process
 from deploy.local.program import Program
 
@@ -57,17 +57,20 @@ class Keeper:
             if self.ends >= TRIES_AT_START:
                 raise Failure(f"{name} ended {self.ends} times before it was ready", self.program.log)
             if time.monotonic() > end:
-                raise Failure(f"{name} was not ready after {seconds:.0f} s", self.program.log)
+                raise Failure(
+                    f"{name} was not ready after {seconds:.0f} s. {await self._why()}", self.program.log
+                )
             await asyncio.sleep(0.05)
 
     async def is_ready(self) -> bool:
         """Whether it runs and every probe answers now."""
-        if self.running is None:
-            return False
+        return self.running is not None and not await self._why()
+
+    async def _why(self) -> str:
         for probe in self.program.probes:
-            if not await asyncio.to_thread(answers, probe):
-                return False
-        return True
+            if why := await asyncio.to_thread(why_not, probe):
+                return why
+        return ""
 
     async def stop(self) -> None:
         """Ask it to end; end it when it does not within its time."""
