@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.local.errors import Failure
+from deploy.local.errors import Failure, tail
 from deploy.local.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,8 @@ def run_logged(
         except OSError as error:
             raise Failure(f"{what} ({error}).") from None
     if done.returncode != 0:
-        raise Failure(f"{what} (exit code {done.returncode}).", log)
+        words = "".join(tail(log, 1)) or f"exit code {done.returncode}"
+        raise Failure(f"{what}: {words}", log)
 
 
 def plain_environment() -> dict[str, str]:
