@@ -77,7 +77,7 @@ def test_a_time_that_does_not_exist_is_reported_and_never_moved(posthouse, perso
 def test_an_import_that_is_interrupted_goes_on(posthouse, person, token, long_file):
     options = ("--dataset", "interrupted", *TIMES, "--timezone", "-08:00")
     with at_a_terminal(posthouse, person, "import", str(long_file), *options) as (process, screen):
-        assert any(b"/40,000 lines" in shown for shown in screen)
+        assert any(b"/40,001 lines" in shown for shown in screen)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     stored = entries(posthouse, token, "interrupted")
@@ -91,7 +91,7 @@ def test_an_import_that_is_interrupted_goes_on(posthouse, person, token, long_fi
 def test_an_import_outlives_the_gateway(posthouse, person, token, long_file):
     options = ("--dataset", "outlived", *TIMES, "--timezone", "-08:00")
     with at_a_terminal(posthouse, person, "import", str(long_file), *options) as (process, screen):
-        assert any(b"/40,000 lines" in shown for shown in screen)
+        assert any(b"/40,001 lines" in shown for shown in screen)
         gateway = int((posthouse.directory / "run" / "gateway.pid").read_text())
         os.kill(gateway, signal.SIGKILL)
         for _ in screen:  # until it ends
