@@ -20,7 +20,6 @@ from shared.contracts.auth import (
     Account,
     ForgetSessions,
     ListSigningKeys,
-    MakeSigningKey,
     OpenSession,
     SessionOpened,
     SetUp,
@@ -99,16 +98,14 @@ async def forget_sessions(command: ForgetSessions, deps: Deps) -> Done[Nothing]:
     return Done(Nothing())
 
 
-@routes.command(MakeSigningKey, inbox=False)
-async def make_signing_key(command: MakeSigningKey, deps: Deps) -> Done[Nothing]:
-    """Signing in makes it too, should this not have run yet."""
-    await _signing_key(deps)
-    return Done(Nothing())
-
-
 @routes.query(ListSigningKeys)
 async def list_signing_keys(query: ListSigningKeys, deps: Deps) -> Done[SigningKeys]:
-    """Retired keys stay listed while a token may live that they have signed."""
+    """Retired keys stay listed while a token may live that they have signed.
+
+    The one query that may write: the first key is made when it is first asked for, since the gateway is
+    not ready before it has one. Lost or repeated, it is the same key.
+    """
+    await _signing_key(deps)
     since = deps.now - timedelta(seconds=deps.issuer.seconds)
     return Done(SigningKeys(keys=await deps.store.public_keys(since)))
 

@@ -7,12 +7,12 @@ from services.auth.hashing import Hasher
 from services.auth.settings import Settings
 from services.auth.store import Store
 from services.auth.tokens import Issuer
-from shared.contracts.auth import ForgetSessions, MakeSigningKey
+from shared.contracts.auth import ForgetSessions
 from shared.runtime import run_service, running
 from shared.settings import load
 from shared.vault import Vault
 
-EVERY_SECONDS = 600.0
+FORGET_EVERY_SECONDS = 600.0
 
 
 async def main() -> None:
@@ -21,8 +21,7 @@ async def main() -> None:
     vault = Vault(settings.secret_key)
     issuer = Issuer(vault, settings.access_token_seconds)
     async with running(settings) as service:
-        service.every(EVERY_SECONDS, MakeSigningKey())
-        service.every(EVERY_SECONDS, ForgetSessions())
+        service.every(FORGET_EVERY_SECONDS, ForgetSessions())
         with Hasher.of(settings) as hasher:
             await service.serve(
                 routes,

@@ -67,15 +67,11 @@ class OpenSession(Command[SessionOpened], topic="auth.open_session"):
 
 
 class ListSigningKeys(Query[SigningKeys], topic="auth.list_signing_keys"):
-    """The public keys that verify access tokens; asked by the gateway at start and for an unknown `kid`."""
+    """The public keys that verify access tokens; asked by the gateway at start and for an unknown `kid`.
+
+    There is always one: the first who asks makes auth make it.
+    """
 
 
 class ForgetSessions(Command[Nothing], topic="auth.forget_sessions", senders=frozenset()):
     """Delete sessions that ended more than a day ago; sent by auth to itself."""
-
-
-class MakeSigningKey(Command[Nothing], topic="auth.make_signing_key", senders=frozenset()):
-    """Make the key that signs access tokens, if there is none; sent by auth to itself at its start.
-
-    So the gateway has something to verify with before anybody has signed in.
-    """
