@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Trail(NamedTuple):
@@ -17,7 +20,8 @@ class Trail(NamedTuple):
     @property
     def trace_id(self) -> str:
         """The 32 hexadecimal digits of the trace (https://www.w3.org/TR/trace-context/), or nothing."""
-        return self.traceparent[3:35] if len(self.traceparent) >= 55 else ""
+        found = _TRACEPARENT.match(self.traceparent)
+        return found[1] if found else ""
 
 
 NOWHERE = Trail()

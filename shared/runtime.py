@@ -133,7 +133,9 @@ class Running:
         if not await self._open_database(stopping, inbox):
             return
         limits = Limits(inbox_hours=settings.inbox_hours)
-        self._service = Service(routes, self._link, inbox, make_deps, limits=limits, registry=figures)
+        self._service = Service(
+            routes, self._link, inbox, make_deps, limits=limits, registry=figures, tell=shipper.ended
+        )
         self._spawn(self._keep_partitions(inbox))
         await self._service.start(*further_queues)
         for seconds, command in self._timers:

@@ -25,7 +25,7 @@ from shared.errors import Refusal, TooMany
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.2
-REPLY_TRIES = 3
+REPLY_TRIES = 25
 TRACEBACK_CHARACTERS = 8_000
 
 

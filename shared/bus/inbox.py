@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,9 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from shared.db import Database, again, away
+
+# Rows of keyed ids go in pieces with a pause, so that pruning never competes with commands.
+PRUNE_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,11 @@ class PostgresInbox:
     async def keep_partitions(self, keep_hours: int, ahead_hours: int = 6) -> None:
         """Make the partitions of the next hours and drop what is older than `keep_hours`."""
         await self._database.pool.fetchval("SELECT keep_inbox($1, $2)", keep_hours, ahead_hours)
+        while True:
+            deleted = await self._database.pool.fetchval("SELECT prune_inbox($1)", keep_hours)
+            if not deleted:
+                return
+            await asyncio.sleep(PRUNE_PAUSE_SECONDS)
 
 
 class PostgresUnit:

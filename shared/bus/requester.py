@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from shared.bus import codec
 from shared.bus.codec import Frame, ReplyFrame
@@ -22,6 +23,7 @@ from shared.contracts.base import Command, Message, Query, owner_of, reply_type
 from shared.contracts.submissions import RefusalBody
 from shared.errors import Refusal, TooMany
 
+log = structlog.get_logger()
 R = TypeVar("R")
 GRACE_SECONDS = 0.5
 AGAIN_SECONDS = 0.05
@@ -112,7 +114,7 @@ class BusRequester:
             await self._publish_on(own, frame)
             expected = 0
             while True:
-                reply = await own.next(caller.seconds + GRACE_SECONDS)
+                reply = await own.next(caller.seconds + GRACE_SECONDS, owner_of(message.topic))
                 if reply.status != 200:
                     raise _failure(reply)
                 if reply.part < expected:
@@ -149,11 +151,13 @@ class BusRequester:
         except codec.Malformed:
             return
         for reply in replies:
-            pending = self._calls.pop(reply.call, None)
+            pending = self._calls.get(reply.call)
             if pending is None or pending.future.done():
                 self.late_replies += 1
-                continue
-            pending.future.set_result(reply)
+            elif delivery.properties.user_id != owner_of(pending.frame.topic):
+                log.error("forged_reply", publisher=delivery.properties.user_id, topic=pending.frame.topic)
+            else:
+                pending.future.set_result(reply)
 
     def _decode(self, message: Command[R] | Query[R], reply: ReplyFrame) -> R:
         if reply.status != 200:
@@ -274,7 +278,8 @@ class BusRequester:
                     frame = msgspec.structs.replace(frame, remaining_ms=int(seconds * 1000))
                     left = True
                     await self._publish_on(own, frame)
-                    return self._decode(message, await own.next(seconds + GRACE_SECONDS))
+                    reply = await own.next(seconds + GRACE_SECONDS, owner_of(message.topic))
+                    return self._decode(message, reply)
             except _Lost as error:
                 if self._clock() < until:
                     await asyncio.sleep(AGAIN_SECONDS)
@@ -329,7 +334,7 @@ class _OwnQueue:
     def _lost(self) -> None:
         self._parts.put_nowait(None)
 
-    async def next(self, seconds: float) -> ReplyFrame:
+    async def next(self, seconds: float, owner: str) -> ReplyFrame:
         """The next part, acknowledged only now: that is the back-pressure."""
         try:
             async with asyncio.timeout(seconds):
@@ -339,6 +344,8 @@ class _OwnQueue:
         if delivery is None:
             raise _Lost("the connection to the broker was lost")
         delivery.ack()
+        if delivery.properties.user_id != owner:
+            raise ServiceFailed("somebody else answered")
         return codec.decode_replies(delivery.body, delivery.properties)[0]
 
 

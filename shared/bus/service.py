@@ -30,6 +30,7 @@ from shared.errors import Refusal
 
 log = structlog.get_logger()
 
+Tell = Callable[[Frame, Ending], None]
 PREFETCH = 64
 MOST_IN_BATCH = 256
 PART_AGAIN_SECONDS = 0.02
@@ -47,8 +48,8 @@ class Limits:
 
     commands: int = 8
     batches: int = 2
-    queries: int = 16
-    streams: int = 16
+    queries: int = 8
+    streams: int = 8
     inbox_hours: int = 24
     waits: tuple[float, float] = (10.0, 600.0)
 
@@ -87,8 +88,10 @@ class Service:
         *,
         limits: Limits = Limits(),
         registry: CollectorRegistry | None = None,
+        tell: Tell | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._tell = tell
         self._routes = routes
         self._link = link
         self._inbox = inbox
@@ -323,6 +326,8 @@ class Service:
             self._hold(work, outcome)
             return
         self._meters.frames.labels(frame.topic, outcome.ending.value).inc()
+        if self._tell is not None:
+            self._tell(frame, outcome.ending)
         if self._running.get(frame.id) is work:
             del self._running[frame.id]
         self._endings.carry_out(work, outcome, verdict)

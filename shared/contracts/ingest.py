@@ -228,6 +228,7 @@ class WriteReadings(Command[ReadingsWritten], topic="ingest.write_readings"):
     import resumable: a batch at or below the position stored for its source changes nothing; one of
     which nothing is stored does not move it. `time_column`/`time_format` (strptime) say where a CSV has
     its time, else it is `at` in RFC 3339; without such a column all are of the time of the request.
+    A local time that clocks skipped (`no_such_time`) or had twice (`ambiguous_time`) is rejected.
     """
 
     dataset_id: UUID
@@ -345,8 +346,8 @@ class DeleteReadings(Command[DeletedReadings], topic="ingest.delete_readings"):
 class Ledger(Struct, frozen=True, kw_only=True):
     """Where every reading went; all but `in_flight` change in the transaction that stores the rows.
 
-    A body that cannot be read counts as one reading, `malformed`; a correct reading refused with its
-    neighbours as `strict`. `in_flight` is an estimate of accepted (202) readings not yet stored; nobody
+    A body refused as a whole counts as one reading under the code of its refusal (`malformed`); a correct
+    reading refused with its neighbours as `strict`. `in_flight` is an estimate of accepted (202) readings not yet stored; nobody
     measures it yet and it is 0. `expired` counts what ran out of time inside ingest; frames that do so
     before never reach it.
     """
@@ -366,7 +367,7 @@ class GetLedger(Query[Ledger], topic="ingest.get_ledger"):
 
 
 class ImportPosition(Struct, frozen=True, kw_only=True):
-    """How far an import came: the last position stored for its source, 0 before the first."""
+    """How far an import came: the last position stored for its source, 0 before the first batch."""
 
     source: str
     position: int

@@ -22,7 +22,7 @@ CREATE TABLE delivery_attempt (
     at timestamptz NOT NULL DEFAULT now()
 );
 
--- Make the partitions from `keep_hours` ago to `ahead_hours` from now, drop older ones, prune keyed rows.
+-- Make the partitions from `keep_hours` ago to `ahead_hours` from now, drop older ones.
 -- Attached rather than created in place: ATTACH does not stop readers and writers of the parent.
 CREATE FUNCTION keep_inbox(keep_hours integer, ahead_hours integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout TO '2s' AS $$
@@ -57,10 +57,20 @@ BEGIN
     LOOP
         EXECUTE format('DROP TABLE %I', old.relname);
     END LOOP;
-    DELETE FROM inbox_keyed WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM inbox_keyed WHERE at < now() - make_interval(hours => keep_hours) LIMIT 10000));
     DELETE FROM delivery_attempt WHERE at < now() - make_interval(hours => keep_hours);
     RETURN made;
+END $$;
+
+-- Delete a piece of the keyed rows that are older; how many, so that the caller asks again until none is left.
+CREATE FUNCTION prune_inbox(keep_hours integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout TO '2s' AS $$
+DECLARE
+    deleted integer;
+BEGIN
+    DELETE FROM inbox_keyed WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM inbox_keyed WHERE at < now() - make_interval(hours => keep_hours) LIMIT 10000));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
 END $$;
 
 -- The smallest uuid7 of a moment.
