@@ -33,7 +33,6 @@ class Deps:
 
     store: Store
     caller: Principal
-    born: datetime
     now: datetime
     vault: Vault
     span: Span
@@ -45,4 +44,4 @@ def deps_of(call: Call, settings: Settings, vault: Vault) -> Deps:
     """The `Deps` of one run of a handler."""
     oldest = datetime.combine(settings.oldest_reading, time.min, UTC)
     newest = call.now + timedelta(hours=settings.newest_ahead_hours)
-    return Deps(Store(call.db), call.caller, call.born, call.now, vault, Span(oldest, newest))
+    return Deps(Store(call.db), call.caller, call.now, vault, Span(oldest, newest))

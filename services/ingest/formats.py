@@ -24,8 +24,9 @@ from services.ingest.values import (
     from_text,
     json_text,
 )
+from shared.contracts.base import FieldError
 from shared.contracts.ingest import ReadingRejected, WriteReadings
-from shared.errors import Refusal
+from shared.errors import Invalid, Refusal
 
 MAX_READINGS = 50_000
 MAX_ID = 200
@@ -59,6 +60,7 @@ class Malformed(Refusal):
 
 def read_body(write: WriteReadings, born: datetime, span: Span) -> Items:
     """Every reading of a body, in its order; raises Malformed, or a Refusal of its options."""
+    _check_position(write)
     try:
         text = write.body.decode()
     except UnicodeDecodeError as error:
@@ -69,6 +71,16 @@ def read_body(write: WriteReadings, born: datetime, span: Span) -> Items:
     reader = _ObjectReader(TimeReader(span, times.zone), born)
     objects = _documents(write.body) if write.format == "json" else _lines(write.body)
     return _bounded(reader.read(index, raw) for index, raw in objects)
+
+
+def _check_position(write: WriteReadings) -> None:
+    """Without a position above 0 every batch of a source would look as if it were stored already."""
+    missing = "position" if write.source and not write.position else ""
+    missing = "source" if write.position and not write.source else missing
+    if missing:
+        message = "an import says both: its source, and the position it has come to with this batch, from 1"
+        error = FieldError(where="query", path=missing, code="required", message=message)
+        raise Invalid(message, errors=[error])
 
 
 def _bounded(items: Iterator[Item | ReadingRejected]) -> Items:
@@ -246,6 +258,7 @@ def _header(row: Row | None, time_column: str) -> list[str]:
     names = [name.strip() for name in row.cells]
     if "" in names or len(set(names)) < len(names):
         raise Malformed("every column needs a name of its own")
+    time_column = time_column.strip()
     if time_column and time_column not in names:
         raise Malformed(f"there is no column {time_column}")
     if time_column != "at" and time_column and "at" in names:

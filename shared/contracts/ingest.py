@@ -347,9 +347,9 @@ class Ledger(Struct, frozen=True, kw_only=True):
     """Where every reading went; all but `in_flight` change in the transaction that stores the rows.
 
     A body refused as a whole counts as one reading under the code of its refusal (`malformed`); a correct
-    reading refused with its neighbours as `strict`. `in_flight` is an estimate of accepted (202) readings not yet stored; nobody
-    measures it yet and it is 0. `expired` counts what ran out of time inside ingest; frames that do so
-    before never reach it.
+    reading refused with its neighbours as `strict`. Readings deleted later stay counted as stored.
+    Not measured yet, hence 0: `in_flight`, the estimate of accepted (202) readings that wait in the
+    queue, and `expired`, for a frame that runs out of time never reaches a handler.
     """
 
     stored: int

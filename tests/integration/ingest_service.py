@@ -56,7 +56,7 @@ class Ingest:
 
     def deps(self, db: Any) -> Deps:
         span = Span(datetime(2000, 1, 1, tzinfo=UTC), self.newest)
-        return Deps(Store(db), self.caller, self.now, self.now, self.vault, span)
+        return Deps(Store(db), self.caller, self.now, self.vault, span)
 
     async def done(self, message: Message) -> Done[Any]:
         """Run a command (committed) or a query."""

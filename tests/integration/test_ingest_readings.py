@@ -404,7 +404,7 @@ async def test_a_failed_batch_leaves_no_hole(ingest: Ingest) -> None:
 
 @pytest.fixture(scope="module")
 def seattle() -> str:
-    from vega_datasets import local_data
+    from vega_datasets import local_data  # type: ignore[import-untyped]
 
     with open(local_data.seattle_temps.filepath, newline="", encoding="utf-8") as file:
         return file.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,16 +15,16 @@ from services.ingest.formats import MAX_READINGS, Item, Malformed, hash_of, read
 from services.ingest.times import Span
 from services.ingest.values import quoted, value_of
 from shared.contracts.ingest import BodyFormat, ReadingRejected, WriteReadings
-from shared.errors import Refusal
+from shared.errors import Invalid, Refusal
 
 DATASET = UUID(int=1)
 BORN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SPAN = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2026, 11, 21, 12, tzinfo=UTC))
 
 
-def items(form: BodyFormat, body: bytes | str, **options: str) -> list[Item | ReadingRejected]:
+def items(form: BodyFormat, body: bytes | str, **options: Any) -> list[Item | ReadingRejected]:
     raw = body.encode() if isinstance(body, str) else body
-    write = WriteReadings(dataset_id=DATASET, format=form, body=raw, **options)  # type: ignore[arg-type]
+    write = WriteReadings(dataset_id=DATASET, format=form, body=raw, **options)
     return read_body(write, BORN, SPAN)
 
 
@@ -197,6 +198,13 @@ def test_lines_are_counted_through_line_breaks_in_values() -> None:
 def test_a_csv_that_cannot_be_told_apart_is_malformed(body: str, options: dict[str, str]) -> None:
     with pytest.raises(Malformed):
         items("csv", body, **options)
+
+
+@pytest.mark.parametrize(("options", "path"), [({"source": "f"}, "position"), ({"position": 5}, "source")])
+def test_an_import_says_its_source_and_its_position(options: dict[str, Any], path: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        items("json", '{"values": {"a": 1}}', **options)
+    assert refusal.value.errors[0].path == path
 
 
 cells = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)

@@ -101,9 +101,10 @@ def test_what_was_sent_is_answered(sent: list[dict[str, Any]]) -> None:
 )
 def test_an_export_imported_again_is_the_same(sent: list[dict[str, Any]], timezone: str) -> None:
     rows = stored("json", json.dumps(sent))
-    for form in ("csv", "ndjson"):
+    forms: tuple[BodyFormat, ...] = ("csv", "ndjson")
+    for form in forms:
         text = exported(rows, known(), format=form, timezone=timezone)
-        again = stored(form, text, timezone=timezone)  # type: ignore[arg-type]
+        again = stored(form, text, timezone=timezone)
         assert exact(answers(again)) == exact(answers(rows))
         assert exported(again, known(), format=form, timezone=timezone) == text
 
@@ -118,6 +119,7 @@ def test_other_programs_read_our_csv(sent: list[dict[str, Any]]) -> None:
     for row, reading in zip(table[1:], answers(rows), strict=True):
         cells = dict(zip(TAGS, row[1:5], strict=True))
         for tag, value in reading.values.items():
+            assert value is not None
             assert type(value)(cells[tag]) == value
 
 
@@ -142,7 +144,7 @@ def test_the_temperatures_of_seattle_come_out_byte_for_byte(timezone: str, seatt
 @pytest.fixture(scope="module")
 def seattle() -> str:
     """Hourly temperatures of 2010, as a file that others made."""
-    from vega_datasets import local_data
+    from vega_datasets import local_data  # type: ignore[import-untyped]
 
     with open(local_data.seattle_temps.filepath, newline="", encoding="utf-8") as file:
         return file.read()
