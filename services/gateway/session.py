@@ -10,7 +10,9 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import jwt
+from aiohttp.hdrs import AUTHORIZATION
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from multidict import istr
 
 from services.gateway.http.problems import Turned
 from shared.bus.ids import uuid7
@@ -29,6 +31,7 @@ KEPT_CALLERS = 10_000
 ASK_AGAIN_SECONDS = 5.0
 _REQUIRED = ("exp", "iat", "sub", "iss", "aud", "jti")
 _KEY = re.compile(r"[0-9A-Z]{16}", re.ASCII)
+API_KEY = istr("X-API-Key")
 _KEY_MARK = "\0"  # no header value begins so: a key is never taken for a token
 
 
@@ -59,7 +62,7 @@ class Callers:
 
     def at_once(self, headers: Mapping[str, str]) -> Principal | None:
         """The caller when nothing has to be asked: anonymous, or known; None otherwise."""
-        bearer, key = headers.get("Authorization"), headers.get("X-API-Key")
+        bearer, key = headers.get(AUTHORIZATION), headers.get(API_KEY)
         if bearer is None and key is None:
             return ANONYMOUS
         if bearer is not None and key is not None:

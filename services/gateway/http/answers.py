@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_TYPE
 from multidict import CIMultiDict
 
 from services.gateway.http.problems import problem_body
@@ -26,9 +27,9 @@ def answer(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """A response that holds its body already."""
-    fields: CIMultiDict[str] = CIMultiDict(headers or {})
+    fields: CIMultiDict[str] = CIMultiDict(headers) if headers else CIMultiDict()
     if body:
-        fields["Content-Type"] = content_type
+        fields[CONTENT_TYPE] = content_type
     return web.Response(status=status, body=body or None, headers=fields)
 
 
@@ -47,12 +48,9 @@ def problem(
 
 def time_text(moment: datetime) -> str:
     """RFC 3339 in UTC with six digits, so that texts sort as times do."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if moment.year >= 1000 else _early(moment)
-
-
-def _early(moment: datetime) -> str:
-    # strftime does not fill years before 1000 with zeros on every platform.
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 @cache

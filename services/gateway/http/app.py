@@ -1,4 +1,4 @@
-"""The application: every row of the tables as a handler inside the one middleware."""
+"""The application: every row of the tables as a handler."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from prometheus_client import CollectorRegistry
 from services.gateway.http import accounts, datasets, operations, readings
 from services.gateway.http.answers import to_json
 from services.gateway.http.endpoint import Endpoint
-from services.gateway.http.front import Front
+from services.gateway.http.front import FRONT, Front
 from services.gateway.http.gateway import GATEWAY, Gateway, Missing, nothing_missing
 from services.gateway.http.metrics import Meter
 from services.gateway.http.openapi import document
-from services.gateway.http.server import STOPPING
 from services.gateway.http.table import Route, Routes
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
@@ -37,7 +36,7 @@ def make_app(
     missing: Missing = nothing_missing,
     tables: Sequence[Routes] = TABLES,
 ) -> web.Application:
-    """The whole gateway as an aiohttp application.
+    """The whole gateway as an aiohttp application, to be opened by `Door`.
 
     `missing` names each dependency that is away with its reason, for `/readyz`; `registry` is what
     `/metrics` shows; `tables` are the routes there are.
@@ -52,15 +51,13 @@ def make_app(
         openapi=to_json(document(tables, settings, VERSION)),
     )
     front = Front(gateway)
-    app = web.Application(middlewares=[front])
-    app[GATEWAY] = gateway
-    app[STOPPING] = gateway.stopping
+    app = web.Application()
+    app[GATEWAY], app[FRONT] = gateway, front
     by_path: dict[str, list[Route]] = {}
     for row in (row for table in tables for row in table.rows):
         by_path.setdefault(row.path, []).append(row)
     for path, rows in by_path.items():
         resource = app.router.add_resource(path)
-        front.know(resource, rows[0].template)
         for row in rows:
             endpoint = Endpoint(row, gateway, front)
             resource.add_route(row.method, endpoint.serve)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE
 
 from services.gateway.http.problems import Turned
 
@@ -13,9 +14,10 @@ _UTF8 = frozenset(("", "utf-8", "utf8", "us-ascii"))
 
 async def read_body(request: web.Request, accepts: Sequence[str], limit: int) -> bytes:
     """The whole body; raises Turned: 415, or 413 that names the limit."""
-    if request.headers.get("Content-Type") not in accepts:
+    if request.headers.get(CONTENT_TYPE) not in accepts:
         _check_type(request, accepts)
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+    encoding = request.headers.get(CONTENT_ENCODING)
+    if encoding is not None and encoding.strip().lower() not in ("identity", ""):
         raise Turned(
             "unsupported_media_type",
             "Compressed bodies are not read here: send the body as it is.",

@@ -13,11 +13,11 @@ from multidict import CIMultiDict
 from services.gateway.http import submissions
 from services.gateway.http.answers import JSON, answer, renderer, to_json
 from services.gateway.http.body import read_body
+from services.gateway.http.connection import cut
 from services.gateway.http.front import Front
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
-from services.gateway.http.server import cut
 from services.gateway.http.table import ANYONE, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
 from shared.bus.requests import CallFailed
@@ -38,12 +38,14 @@ class Endpoint:
         self._decoder = msgspec.json.Decoder(row.form) if row.form is not None else None
         self._query = QueryReader(row.query_form)
         self._has_path = bool(msgspec.structs.fields(row.path_form))
+        self._template = row.template
         self._render = renderer(row.shows)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         row, gateway = self._row, self._gateway
-        incoming: Incoming = request[INCOMING]
+        incoming = request[INCOMING]
+        incoming.template = self._template
         incoming.read_headers()
         principal = gateway.callers.at_once(request.headers)
         if principal is None:

@@ -1,4 +1,4 @@
-"""The one middleware: ids and headers, failures as problems, counting, CORS."""
+"""Around every request: ids and headers, failures as problems, counting, CORS."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ORIGIN, SERVER
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import istr
 
 from services.gateway.http.answers import problem
+from services.gateway.http.connection import SlowBody
 from services.gateway.http.gateway import Gateway
-from services.gateway.http.incoming import INCOMING, Incoming
+from services.gateway.http.incoming import INCOMING, REQUEST_ID, TRACEPARENT, Incoming
 from services.gateway.http.problems import PROBLEMS, Turned, code_of
-from services.gateway.http.server import SlowBody
 from shared.bus.requests import CallFailed, OutcomeUnknown
 from shared.errors import Refusal
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handle = Callable[[Any], Awaitable[web.StreamResponse]]
 log = structlog.get_logger()
-UNMATCHED = "unmatched"
 GONE = 499
+CONTENT_TYPE_OPTIONS = istr("X-Content-Type-Options")
 _EXPOSED = (
     "Deprecation, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Sunset, "
     "X-Request-Id, traceparent"
@@ -39,40 +41,36 @@ _DETAILS = {
 class Front:
     """What every request passes on its way in and out."""
 
-    __middleware_version__ = 1  # what aiohttp's decorator sets on a function
-
     def __init__(self, gateway: Gateway) -> None:
         self._stopping = gateway.stopping
         self._meter = gateway.meter
         self._origins = frozenset(gateway.settings.cors_origins.split())
-        self._templates: dict[Any, str] = {}
 
-    def know(self, resource: Any, template: str) -> None:
-        """How metrics name a resource."""
-        self._templates[resource] = template
-
-    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer one request; raises only when the client is gone or its stream broke."""
-        began = time.perf_counter()
-        incoming = request[INCOMING] = Incoming(request)
+    def around(self, handle: Handle) -> Handle:
+        """The application's handler with everything of this class around it."""
         meter = self._meter
-        meter.in_flight += 1
-        status = GONE
-        try:
-            response = await self._answer(request, handler, incoming)
-            status = response.status
-            if not response.prepared:
-                self.dress(incoming, response)
-            return response
-        finally:
-            meter.in_flight -= 1
-            template = self._templates.get(request.match_info.route.resource, UNMATCHED)
-            method = request.method if template is not UNMATCHED else "any"
-            meter.request(template, method, status, time.perf_counter() - began)
 
-    async def _answer(self, request: web.Request, handler: Handler, incoming: Incoming) -> web.StreamResponse:
+        async def pass_through(request: web.Request) -> web.StreamResponse:
+            began = time.perf_counter()
+            incoming = request[INCOMING] = Incoming(request)
+            meter.in_flight += 1
+            status = GONE
+            try:
+                response = await self._answer(handle, incoming)
+                status = response.status
+                if not response.prepared:
+                    self.dress(incoming, response)
+                return response
+            finally:
+                meter.in_flight -= 1
+                meter.request(incoming.template, request.method, status, time.perf_counter() - began)
+
+        return pass_through
+
+    async def _answer(self, handle: Handle, incoming: Incoming) -> web.StreamResponse:
+        request = incoming.request
         try:
-            return await handler(request)
+            return await handle(request)
         except Refusal as refusal:
             return _refused(refusal, incoming)
         except CallFailed as failure:
@@ -92,7 +90,8 @@ class Front:
 
     def _no_route(self, error: web.HTTPException, incoming: Incoming) -> web.Response:
         if not isinstance(error, web.HTTPMethodNotAllowed):
-            return _problem("not_found" if error.status == 404 else "bad_request", incoming)
+            codes = {404: "not_found", 417: "expectation_failed"}
+            return _problem(codes.get(error.status, "bad_request"), incoming)
         allowed = ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
         if incoming.request.method != "OPTIONS":
             response = _problem("method_not_allowed", incoming, f"This path knows {allowed}.")
@@ -107,27 +106,30 @@ class Front:
     def dress(self, incoming: Incoming, response: web.StreamResponse) -> None:
         """The headers of every answer."""
         headers = response.headers
-        headers["X-Request-Id"] = incoming.request_id
-        headers["traceparent"] = incoming.traceparent
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Server"] = "posthouse"
-        if "Cache-Control" not in headers:
-            headers["Cache-Control"] = "no-store"
-        self._allow_origin(incoming.request.headers.get("Origin"), headers)
+        headers[REQUEST_ID] = incoming.request_id
+        headers[TRACEPARENT] = incoming.traceparent
+        headers[CONTENT_TYPE_OPTIONS] = "nosniff"
+        headers[SERVER] = "posthouse"
+        if CACHE_CONTROL not in headers:
+            headers[CACHE_CONTROL] = "no-store"
+        self._allow_origin(incoming.request.headers.get(ORIGIN), headers)
         if self._stopping.is_set():
             response.force_close()
 
     def _allow_origin(self, origin: str | None, headers: MutableMapping[str, str]) -> None:
         """Pages of the allowed origins may read the answer; never with cookies."""
         if "*" in self._origins:
-            headers["Access-Control-Allow-Origin"] = "*"
+            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
         else:
             headers["Vary"] = "Origin"
             if origin is None or origin not in self._origins:
                 return
-            headers["Access-Control-Allow-Origin"] = origin
+            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         if origin is not None:
             headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+
+FRONT = web.AppKey("front", Front)
 
 
 def _problem(code: str, incoming: Incoming, detail: str = "") -> web.Response:

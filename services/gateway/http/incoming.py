@@ -7,14 +7,19 @@ import re
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from aiohttp.hdrs import ACCEPT_LANGUAGE
+from multidict import istr
 
 from services.gateway.http.problems import Turned
 from shared.bus.ids import keyed_id, uuid7
 from shared.bus.requests import Caller
 from shared.contracts.base import ANONYMOUS, FieldError, Message, Principal
 
+UNMATCHED = "unmatched"
 DEFAULT_SECONDS, MOST_SECONDS = 10, 30
 
+REQUEST_ID, TRACEPARENT = istr("X-Request-Id"), istr("traceparent")
+PREFER, IDEMPOTENCY_KEY = istr("Prefer"), istr("Idempotency-Key")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -42,6 +47,7 @@ class Incoming:
         "query",
         "request",
         "request_id",
+        "template",
         "trace_id",
         "traceparent",
     )
@@ -49,16 +55,17 @@ class Incoming:
     def __init__(self, request: web.Request) -> None:
         headers = request.headers
         chance = os.urandom(24).hex()
-        given = headers.get("traceparent")
+        given = headers.get(TRACEPARENT)
         known = _TRACEPARENT.fullmatch(given) if given else None
         self.trace_id = known[1] if known else chance[:32]
         self.traceparent = f"00-{self.trace_id}-{chance[32:]}-{known[2] if known else '01'}"
-        own = headers.get("X-Request-Id")
+        own = headers.get(REQUEST_ID)
         self.request_id = own if own and _REQUEST_ID.fullmatch(own) else self.trace_id
         self.request = request
         self.principal: Principal = ANONYMOUS
         self.prefer = _NONE
         self.idempotency_key = ""
+        self.template = UNMATCHED
         self.body = b""
         self.path: Any = None
         self.query: Any = None
@@ -67,9 +74,9 @@ class Incoming:
     def read_headers(self) -> None:
         """Take `Prefer` and `Idempotency-Key`; raises Turned (400) for a key that is none."""
         headers = self.request.headers
-        if "Prefer" in headers:
-            self.prefer = preferences(",".join(headers.getall("Prefer")))
-        key = headers.get("Idempotency-Key")
+        if PREFER in headers:
+            self.prefer = preferences(",".join(headers.getall(PREFER)))
+        key = headers.get(IDEMPOTENCY_KEY)
         if key is not None and self.request.method not in ("GET", "HEAD"):
             if not _KEY.fullmatch(key):
                 raise bad_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
@@ -85,7 +92,7 @@ class Incoming:
             seconds=float(self.prefer.seconds),
             traceparent=self.traceparent,
             client=self.request.remote or "",
-            locale=_locale(self.request.headers.get("Accept-Language", "")),
+            locale=_locale(self.request.headers.get(ACCEPT_LANGUAGE, "")),
         )
 
 

@@ -108,10 +108,10 @@ class CorrectionIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def write(incoming: Incoming, vault: Vault) -> WriteReadings:
     """The body goes on as it came: ingest reads it once, for HTTP, MQTT and imports alike."""
-    kind = incoming.request.content_type
+    request = incoming.request
     return WriteReadings(
         dataset_id=incoming.path.dataset_id,
-        format=FORMATS[kind],
+        format=FORMATS.get(request.headers["Content-Type"]) or FORMATS[request.content_type],
         body=incoming.body,
         strict=incoming.prefer.strict,
         **structs.asdict(incoming.query),

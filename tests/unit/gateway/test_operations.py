@@ -59,7 +59,7 @@ async def test_metrics_count_by_route_method_and_status(house: House, token: str
     for line in (
         'posthouse_http_requests_total{method="POST",route="/v1/datasets",status="201"} 1.0',
         'posthouse_http_requests_total{method="GET",route="/v1/datasets",status="401"} 1.0',
-        'posthouse_http_requests_total{method="any",route="unmatched",status="404"} 1.0',
+        'posthouse_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
         'posthouse_gateway_calls_total{outcome="ok",topic="ingest.create_dataset"} 1.0',
         'posthouse_http_seconds_count{method="POST",route="/v1/datasets"} 1.0',
         "posthouse_http_in_flight 1.0",

@@ -1,0 +1,180 @@
+"""One connection of a client: limits on slow and silent ones that aiohttp does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import struct
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from services.gateway.http.answers import PROBLEM, problem, to_json
+from services.gateway.http.problems import PROBLEMS, problem_body
+from services.gateway.settings import Settings
+from shared.bus.ids import uuid7
+
+# aiohttp raises the same error for both lines; different limits tell which one was too long.
+LINE_BYTES, FIELD_BYTES = 8192, 8190
+
+
+class SlowBody(asyncio.TimeoutError):
+    """The body of a request stopped coming; set on its stream, so that whoever reads it hears of it."""
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection that also knows when it last heard something and what is missing."""
+
+    __slots__ = (
+        "_arriving",
+        "_began_at",
+        "_heard_at",
+        "_limits",
+        "_opened_at",
+        "_partial_bytes",
+        "_partial_since",
+        "_stuck",
+    )
+
+    def __init__(self, manager: web.Server, limits: Settings, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._limits = limits
+        self._opened_at = self._heard_at = self._loop.time()
+        self._began_at = 0.0
+        self._partial_since = 0.0
+        self._partial_bytes = 0
+        self._arriving: StreamReader | None = None
+        self._stuck = (-1, 0.0)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and note what kind of bytes these were."""
+        now = self._heard_at = self._loop.time()
+        seen, arriving = self._request_count, self._arriving
+        is_body = arriving is not None and not arriving.is_eof()
+        super().data_received(data)
+        if self._request_count != seen:
+            if self._messages:
+                self._arriving = self._messages[-1][1]
+            self._began_at = now
+            self._partial_since = self._partial_bytes = 0
+            if len(data) > self._limits.header_bytes:
+                self._check_header_size()
+        elif data and not is_body and not self._upgraded:
+            self._partial_since = self._partial_since or now
+            self._partial_bytes += len(data)
+            if self._partial_bytes > self._limits.header_bytes:
+                self.turn_away("headers_too_large")
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Only when paused: aiohttp asks after every body, which costs two calls for nothing."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _check_header_size(self) -> None:
+        """A header that came in one piece is only seen when it is complete."""
+        for message, _ in self._messages:
+            fields = getattr(message, "raw_headers", ())
+            if sum(len(name) + len(value) + 4 for name, value in fields) > self._limits.header_bytes:
+                self.turn_away("headers_too_large")
+                return
+
+    def turn_away(self, code: str) -> None:
+        """Answer a request that never became one, and close."""
+        if self.transport is not None and not self._request_in_progress:
+            self.transport.write(_raw_problem(code))
+        self.force_close()
+
+    def check(self, now: float) -> None:
+        """Close what is overdue; called about once a second (aiohttp itself closes idle ones)."""
+        if self.transport is None or self._upgraded or self._payload_parser is not None:
+            return
+        limits = self._limits
+        if self._request_in_progress or self._messages:
+            self._check_body(now)
+            self._check_reader(now)
+        elif self._partial_since:
+            if now - self._partial_since > limits.header_seconds:
+                self.turn_away("slow_request")
+        elif self._request_count == 0 and now - self._opened_at > limits.header_seconds:
+            self.force_close()
+
+    def _check_body(self, now: float) -> None:
+        body, limits = self._arriving, self._limits
+        if body is None or body.is_eof() or self._reading_paused or self._buffer_paused:
+            return
+        allowed = limits.body_seconds + body.total_bytes / limits.body_bytes_per_second
+        if now - self._heard_at > limits.body_seconds or now - self._began_at > allowed:
+            body.set_exception(SlowBody())
+
+    def _check_reader(self, now: float) -> None:
+        """A client that does not read its answer holds memory here and a stream in a service."""
+        if self.transport is None or not self.writing_paused:
+            self._stuck = (-1, now)
+            return
+        waiting = self.transport.get_write_buffer_size()
+        if waiting != self._stuck[0]:
+            self._stuck = (waiting, now)
+        elif now - self._stuck[1] > self._limits.idle_seconds:
+            cut(self.transport)
+
+    def is_quiet(self, now: float, seconds: float) -> bool:
+        """Whether nothing runs here, nothing was heard and nothing waits in the socket."""
+        if self._request_in_progress or self._messages or self._partial_since or self._upgraded:
+            return False
+        ended_at = self._next_keepalive_close_time - self._keepalive_timeout
+        if now - max(self._heard_at, ended_at) < seconds or self.transport is None:
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp found wrong before there was a request, or after our own net failed."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun and cannot become another one")
+        code, detail = _code_of(exc) if status == 400 else ("internal", "")
+        if code == "internal":
+            self.log_exception("the gateway failed", exc_info=exc)
+        response = problem(code, PROBLEMS[code].status, detail, uuid7().hex)
+        response.force_close()
+        return response
+
+
+def cut(transport: asyncio.Transport | None) -> None:
+    """Reset a connection: for HTTP/1.0 an orderly close would be the end of the body."""
+    if transport is None or transport.is_closing():
+        return
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _code_of(error: BaseException | None) -> tuple[str, str]:
+    if isinstance(error, LineTooLong):
+        too_long = error.args[1] == LINE_BYTES
+        return ("uri_too_long" if too_long else "headers_too_large"), ""
+    if isinstance(error, BadHttpMessage) and "Too many headers" in str(error.message):
+        return "headers_too_large", ""
+    return "bad_request", ""
+
+
+def _raw_problem(code: str) -> bytes:
+    status = PROBLEMS[code].status
+    body = to_json(problem_body(code, status, "", uuid7().hex))
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {PROBLEM}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
