@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from shared.contracts.base import FieldError
 
 MOST_CHARACTERS = 256
 LONGEST_UNIT = 8
+_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _name_mistakes(name: str) -> list[FieldError]:
 
 
 def _email_mistakes(email: str) -> list[FieldError]:
-    if not email.isprintable() or " " in email:
+    if not email.isprintable() or not _ADDRESS.fullmatch(email):
         return [_mistake("email", "invalid", "must be an address such as ann@example.org")]
     return []
 

@@ -82,6 +82,11 @@ def test_a_name_is_printable_and_no_address(name: str) -> None:
     assert codes(name=name) == {"name:invalid"}
 
 
+@pytest.mark.parametrize("email", ["", "ann", "ann@", "@x", "a@b@c", "ann @x", "ann@x\n", "a\u200b@x"])
+def test_an_address_has_a_name_and_a_host(email: str) -> None:
+    assert codes(email=email) == {"email:invalid"}
+
+
 def test_names_are_compared_without_case() -> None:
     assert rules.key_of("STRASSE") == rules.key_of("straße")
 
