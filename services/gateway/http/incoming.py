@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+from random import Random
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -20,6 +20,7 @@ DEFAULT_SECONDS, MOST_SECONDS = 10, 30
 
 REQUEST_ID, TRACEPARENT = istr("X-Request-Id"), istr("traceparent")
 PREFER, IDEMPOTENCY_KEY = istr("Prefer"), istr("Idempotency-Key")
+_random = Random()  # ids of requests name them and protect nothing
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -54,7 +55,7 @@ class Incoming:
 
     def __init__(self, request: web.Request) -> None:
         headers = request.headers
-        chance = os.urandom(24).hex()
+        chance = f"{_random.getrandbits(192):048x}"
         given = headers.get(TRACEPARENT)
         known = _TRACEPARENT.fullmatch(given) if given else None
         self.trace_id = known[1] if known else chance[:32]
