@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from services.ingest.store import Store
 from shared.bus.routes import Done
 from shared.contracts.base import ANONYMOUS, Principal
 from shared.contracts.ingest import (
@@ -35,7 +36,7 @@ from shared.contracts.ingest import (
     ReadingsStored,
     WriteReadings,
 )
-from shared.errors import Forbidden, Invalid, NotFound, Refusal
+from shared.errors import Away, Forbidden, Invalid, NotFound, Refusal
 from shared.vault import Vault
 from tests.integration.ingest_service import Ingest, process, readings
 from tests.servers import Place, cloned_database
@@ -250,6 +251,41 @@ async def test_entry_numbers_go_on_after_deleting_and_clearing(ingest: Ingest) -
     assert [one.entry for one in await listed(ingest, dataset)] == [6]
     found = await ledger(ingest, dataset)
     assert (found.stored, found.last_entry) == (6, 6)
+
+
+async def test_a_range_is_deleted_in_pieces_even_where_many_are_of_one_time(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingest.handlers.removing.PIECE", 2)
+    dataset = await ingest.create()
+    for _ in range(5):
+        await ingest.write(dataset, readings(1, 2, 3))
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    gone = await ingest.ask(DeleteReadings(dataset_id=dataset.id, end=at + timedelta(minutes=2)))
+    assert gone.deleted == 10
+    assert [one.values["temp"] for one in await listed(ingest, dataset)] == [3] * 5
+    again = await ingest.again(dataset)
+    assert (again.entries, again.last_entry_at) == (5, at + timedelta(minutes=2))
+
+
+async def test_writers_do_not_wait_for_a_range_that_is_being_deleted(ingest: Ingest) -> None:
+    dataset = await ingest.create()
+    await ingest.write(dataset, readings(1, 2, 3))
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    async with ingest.pool.acquire() as connection, connection.transaction():
+        sql = "DELETE FROM ingest.reading WHERE dataset = $1 AND at > $2"
+        await connection.execute(sql, dataset.channel_id, at)
+        assert (await ingest.write(dataset, readings(4))).entries[0].entry == 4
+
+
+async def test_a_dataset_locked_for_long_is_an_outage_not_a_mistake(ingest: Ingest) -> None:
+    dataset = await ingest.create()
+    async with ingest.pool.acquire() as holds, holds.transaction():
+        await Store(holds).lock_counters([dataset.id])
+        async with ingest.pool.acquire() as waits, waits.transaction():
+            await waits.execute("SET LOCAL lock_timeout = '10ms'")
+            with pytest.raises(Away):
+                await Store(waits).lock_counters([dataset.id])
 
 
 async def test_an_own_id_is_forgotten_with_its_reading(ingest: Ingest) -> None:

@@ -35,6 +35,7 @@ async def purge_datasets(cmd: PurgeDatasets, deps: Deps) -> Done[Nothing]:
     upto = min(purge.purged + PIECE, purge.upto)
     if upto > purge.purged:
         await deps.store.purge_readings(purge, upto)
+        await deps.store.set_purged(purge, upto)
     if purge.whole and upto == purge.upto:
         await deps.store.forget_dataset(purge)
     return Done(Nothing())

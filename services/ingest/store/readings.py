@@ -7,12 +7,14 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from asyncpg.exceptions import LockNotAvailableError
 
 from services.ingest.answers import Cursor
 from services.ingest.numbering import Account, Import, OwnId, Plan, Row
 from services.ingest.rules import Known
 from services.ingest.store.base import Record, Statements, known_of
 from shared.contracts.ingest import EntryStored
+from shared.errors import Away
 
 COLUMNS = ("entry", "at", "whole", "dataset", "numbers", "exact", "status", "place")
 
@@ -24,12 +26,18 @@ class Readings(Statements):
     """
 
     async def lock_counters(self, dataset_ids: Collection[UUID]) -> list[int]:
-        """Lock in order of number, so that no two writers wait for each other; deleted ones are not found."""
+        """Lock in order of number, so that no two writers wait for each other; deleted ones are not found.
+
+        Raises Away when another writer holds a lock for long: nothing is wrong with what waits here.
+        """
         sql = """
             SELECT c.dataset FROM ingest.dataset_counter c JOIN ingest.dataset d ON d.number = c.dataset
             WHERE d.id = ANY($1::uuid[]) AND d.deleted_at IS NULL ORDER BY c.dataset FOR UPDATE OF c
         """
-        return [row["dataset"] for row in await self._db.fetch(sql, list(dataset_ids))]
+        try:
+            return [row["dataset"] for row in await self._db.fetch(sql, list(dataset_ids))]
+        except LockNotAvailableError as error:
+            raise Away("a dataset is locked") from error
 
     async def locked(self, numbers: Collection[int]) -> dict[UUID, Known]:
         """What is locked, as the last commit left it: a statement of its own sees what was waited for."""
@@ -198,12 +206,22 @@ class Readings(Statements):
         deleted: int = await self._db.fetchval(sql, known.number, start, end, known.cleared)
         return deleted
 
-    async def delete_entry(self, known: Known, row: Record) -> None:
+    async def time_after(self, known: Known, start: datetime, end: datetime, count: int) -> datetime | None:
+        """The time of the reading that comes `count` readings after the first one of a range."""
+        sql = """
+            SELECT at FROM ingest.reading WHERE dataset = $1 AND at >= $2 AND at < $3
+            ORDER BY at, entry OFFSET $4 LIMIT 1
+        """
+        at: datetime | None = await self._db.fetchval(sql, known.number, start, end, count)
+        return at
+
+    async def delete_entry(self, known: Known, row: Record) -> bool:
+        """Whether it was there."""
         sql = """
             WITH forgotten AS (DELETE FROM ingest.reading_identity WHERE dataset = $1 AND entry = $3)
-            DELETE FROM ingest.reading WHERE dataset = $1 AND at = $2 AND entry = $3
+            DELETE FROM ingest.reading WHERE dataset = $1 AND at = $2 AND entry = $3 RETURNING true
         """
-        await self._db.execute(sql, known.number, row["at"], row["entry"])
+        return bool(await self._db.fetchval(sql, known.number, row["at"], row["entry"]))
 
     async def count_deleted(self, known: Known, deleted: int) -> None:
         """Take them off the entries there are, and find the latest time again."""

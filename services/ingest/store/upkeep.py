@@ -46,12 +46,14 @@ class Upkeep(Statements):
         sql = """
             WITH forgotten AS (
                 DELETE FROM ingest.reading_identity WHERE dataset = $1 AND entry > $2 AND entry <= $3
-            ), gone AS (
-                DELETE FROM ingest.reading WHERE dataset = $1 AND entry > $2 AND entry <= $3
             )
-            UPDATE ingest.dataset_counter SET purged = $3 WHERE dataset = $1
+            DELETE FROM ingest.reading WHERE dataset = $1 AND entry > $2 AND entry <= $3
         """
         await self._db.execute(sql, purge.number, purge.purged, upto)
+
+    async def set_purged(self, purge: Purge, upto: int) -> None:
+        sql = "UPDATE ingest.dataset_counter SET purged = $2 WHERE dataset = $1"
+        await self._db.execute(sql, purge.number, upto)
 
     async def forget_dataset(self, purge: Purge) -> None:
         """The dataset itself; its variables, keys, counters and import positions go with it."""
