@@ -17,7 +17,7 @@ from tests.servers import Place
 if TYPE_CHECKING:
     from shared.db import Connection
 
-SHORT = Patience(connect=0.3, acquire=0.3, command=0.3)
+SHORT = Patience(connect=1.0, acquire=1.0, command=0.5)
 
 
 @pytest.fixture

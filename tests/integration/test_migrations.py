@@ -70,7 +70,7 @@ async def test_a_second_run_changes_nothing_and_is_quick(empty: Place, environme
     before = await applied(empty)
     began = time.perf_counter()
     await prepare_database(environment)
-    assert time.perf_counter() - began < 1.0  # 0.03 s on an idle machine
+    assert time.perf_counter() - began < 2.0  # 0.03 s on an idle machine
     assert await applied(empty) == before
 
 
