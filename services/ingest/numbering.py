@@ -13,6 +13,7 @@ import msgspec
 from services.ingest.formats import Item, Items
 from services.ingest.rules import HAS_ELEVATION, HAS_POSITION, HAS_STATUS, Known, for_writer
 from services.ingest.values import Stored
+from shared.bus.routes import Done
 from shared.contracts.base import FieldError, Principal
 from shared.contracts.ingest import (
     EntryStored,
@@ -38,7 +39,7 @@ Row = tuple[
 ]
 OwnId = tuple[int, UUID]  # dataset number, hash of the client's id
 Import = tuple[int, str]  # dataset number, source
-Outcome = tuple[ReadingsWritten, tuple[ReadingsStored, ...]] | Refusal
+Outcome = Done[ReadingsWritten] | Refusal
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ class Asked:
     write: WriteReadings
     caller: Principal
     items: Items | Refusal
+
+
+def own_ids_of(asked: Sequence[Asked], known: Mapping[UUID, Known]) -> set[OwnId]:
+    """The ids that clients gave readings of these datasets."""
+    return {
+        (known[one.write.dataset_id].number, item.id_hash)
+        for one in asked
+        if one.write.dataset_id in known and not isinstance(one.items, Refusal)
+        for item in one.items
+        if isinstance(item, Item) and item.id_hash is not None
+    }
+
+
+def imports_of(asked: Sequence[Asked], known: Mapping[UUID, Known]) -> set[Import]:
+    """The imports into these datasets."""
+    writes = [one.write for one in asked if one.write.source and one.write.dataset_id in known]
+    return {(known[write.dataset_id].number, write.source) for write in writes}
 
 
 @dataclass
@@ -136,7 +154,7 @@ class Desk:
             raise asked.items
         if self._is_stored(account, asked.write):
             account.duplicates += len(asked.items)
-            return ReadingsWritten(entries=(), skipped=len(asked.items)), ()
+            return Done(ReadingsWritten(entries=(), skipped=len(asked.items)))
         sheet = _Sheet(account, self.own_ids, self.plan.own_ids)
         for item in asked.items:
             sheet.add(item)
@@ -159,7 +177,7 @@ class Desk:
             self.plan.positions[account.known.number, asked.write.source] = asked.write.position
         written = ReadingsWritten(entries=tuple(sheet.entries), rejected=tuple(sheet.rejected))
         if not sheet.rows:
-            return written, ()
+            return Done(written)
         account.book(sheet.rows)
         self.plan.rows += sheet.rows
         self.plan.own_ids.update(sheet.own_ids)
@@ -169,7 +187,7 @@ class Desk:
             last=sheet.rows[-1][0],
             last_at=max(row[1] for row in sheet.rows),
         )
-        return written, (event,)
+        return Done(written, events=(event,))
 
 
 class _Sheet:

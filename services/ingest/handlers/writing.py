@@ -7,38 +7,26 @@ from collections.abc import Sequence
 from services.ingest import rules
 from services.ingest.answers import reading_of, value_fields
 from services.ingest.deps import Deps
-from services.ingest.formats import Item, Items, raw_values, read_body
-from services.ingest.numbering import Asked, Desk, Outcome, arrays
+from services.ingest.formats import Items, raw_values, read_body
+from services.ingest.numbering import Asked, Desk, Outcome, arrays, imports_of, own_ids_of
 from services.ingest.values import Fault, Stored, from_json
 from shared.bus.routes import Done, Job, Routes
 from shared.contracts.base import FieldError
-from shared.contracts.ingest import CorrectReading, Reading, ReadingsWritten, WriteReadings
+from shared.contracts.ingest import CorrectReading, Reading, WriteReadings
 from shared.errors import Invalid, NotFound, Refusal
 
 routes = Routes("ingest")
 
 
 @routes.batch(WriteReadings)
-async def write_readings(
-    jobs: Sequence[Job[WriteReadings]], deps: Deps
-) -> list[Done[ReadingsWritten] | Refusal]:
+async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list[Outcome]:
     asked = [Asked(job.message, job.caller, _items(job, deps)) for job in jobs]
     known = await deps.store.locked(await deps.store.lock_counters({one.write.dataset_id for one in asked}))
-    numbers = {dataset_id: dataset.number for dataset_id, dataset in known.items()}
-    here = [one for one in asked if one.write.dataset_id in numbers]
-    ids = {
-        (numbers[one.write.dataset_id], item.id_hash)
-        for one in here
-        if not isinstance(one.items, Refusal)
-        for item in one.items
-        if isinstance(item, Item) and item.id_hash is not None
-    }
-    imports = {(numbers[one.write.dataset_id], one.write.source) for one in here if one.write.source}
-    own_ids = await deps.store.own_ids(ids) if ids else {}
-    positions = await deps.store.positions(imports) if imports else {}
+    own_ids = await deps.store.own_ids(own_ids_of(asked, known))
+    positions = await deps.store.positions(imports_of(asked, known))
     plan = Desk(known, own_ids, positions).decide(asked)
     await deps.store.carry_out(plan)
-    return [_ended(outcome) for outcome in plan.outcomes]
+    return plan.outcomes
 
 
 def _items(job: Job[WriteReadings], deps: Deps) -> Items | Refusal:
@@ -48,13 +36,6 @@ def _items(job: Job[WriteReadings], deps: Deps) -> Items | Refusal:
         return read_body(job.message, born, deps.span)
     except Refusal as refusal:
         return refusal
-
-
-def _ended(outcome: Outcome) -> Done[ReadingsWritten] | Refusal:
-    if isinstance(outcome, Refusal):
-        return outcome
-    written, events = outcome
-    return Done(written, events=events)
 
 
 @routes.command(CorrectReading)

@@ -12,6 +12,9 @@ from shared.contracts.ingest import Variable
 Record = Any  # asyncpg's, which has no stable generic parameter between versions
 
 
+_counts = msgspec.json.Decoder(dict[str, int])
+
+
 class Statements:
     """Statements on an asyncpg connection or pool."""
 
@@ -34,7 +37,7 @@ def known_of(row: Record) -> Known:
         Variable(tag=tag, field=field, name=name, unit=unit, retired=retired)
         for tag, field, name, unit, retired in arrays
     )
-    rejected = msgspec.json.decode(columns.pop("rejected"), type=dict[str, int])
+    rejected = _counts.decode(columns.pop("rejected"))
     return Known(variables=variables, rejected=rejected, **columns)
 
 

@@ -51,6 +51,8 @@ class Readings(Statements):
             JOIN ingest.reading_identity i USING (dataset, id_hash)
             JOIN ingest.dataset_counter c ON c.dataset = i.dataset AND i.entry > c.cleared
         """
+        if not asked:
+            return {}
         rows = await self._db.fetch(sql, [dataset for dataset, _ in asked], [own_id for _, own_id in asked])
         return {
             (row["dataset"], row["id_hash"]): EntryStored(entry=row["entry"], at=row["at"]) for row in rows
@@ -62,6 +64,8 @@ class Readings(Statements):
             FROM unnest($1::integer[], $2::text[]) a (dataset, source)
             JOIN ingest.import_position p USING (dataset, source)
         """
+        if not asked:
+            return {}
         rows = await self._db.fetch(sql, [dataset for dataset, _ in asked], [source for _, source in asked])
         return {(row["dataset"], row["source"]): row["position"] for row in rows}
 

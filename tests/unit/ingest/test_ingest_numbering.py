@@ -11,7 +11,14 @@ from services.ingest.numbering import Asked, Desk, Plan, arrays
 from services.ingest.rules import Known
 from services.ingest.values import from_json
 from shared.contracts.base import ANONYMOUS, Principal
-from shared.contracts.ingest import EntryStored, ReadingRejected, ReadingsWritten, Variable, WriteReadings
+from shared.contracts.ingest import (
+    EntryStored,
+    ReadingRejected,
+    ReadingsStored,
+    ReadingsWritten,
+    Variable,
+    WriteReadings,
+)
 from shared.errors import Forbidden, Invalid, NotFound, Refusal
 
 ANN = Principal(kind="user", id="ann")
@@ -83,7 +90,7 @@ def decide(
 def written(plan: Plan, index: int = 0) -> ReadingsWritten:
     outcome = plan.outcomes[index]
     assert not isinstance(outcome, Refusal), outcome
-    return outcome[0]
+    return outcome.reply
 
 
 def numbers(plan: Plan, index: int = 0) -> list[int]:
@@ -116,7 +123,8 @@ def test_the_event_tells_first_last_and_latest_time() -> None:
     plan = decide([ask([item(0, minutes=5), item(1)])], dataset())
     outcome = plan.outcomes[0]
     assert not isinstance(outcome, Refusal)
-    (event,) = outcome[1]
+    (event,) = outcome.events
+    assert isinstance(event, ReadingsStored)
     assert (event.first, event.last, event.last_at) == (1, 2, AT + timedelta(minutes=5))
     assert (plan.accounts[1].first_at, plan.accounts[1].last_at) == (AT, AT + timedelta(minutes=5))
 
