@@ -21,6 +21,8 @@ from shared.bus.service import heard_topics
 from shared.bus.topology import Queue, Rights
 from shared.contracts.registry import commands_of
 
+NEEDED = ("POSTHOUSE_AMQP_URL", "POSTHOUSE_MANAGEMENT_URL", "POSTHOUSE_SECRET_KEY")
+
 
 class BrokerNotPrepared(Exception):
     """The broker could not be made ready; the message says what to do."""
@@ -39,6 +41,9 @@ class Account:
 
 async def prepare_broker(environment: Mapping[str, str]) -> None:
     """Make accounts, rights and topology; raises BrokerNotPrepared."""
+    missing = [name for name in NEEDED if not environment.get(name)]
+    if missing:
+        raise BrokerNotPrepared(f"{' and '.join(missing)} must be set to prepare RabbitMQ")
     try:
         async with Management(environment) as management:
             await management.wait()

@@ -42,7 +42,7 @@ class Vault:
         """The text of `seal`; raises SealBroken."""
         try:
             return self._siv.decrypt(sealed, [context.encode()]).decode()
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise SealBroken(context) from error
 
     def lock(self, text: str, context: str) -> bytes:
@@ -54,7 +54,7 @@ class Vault:
         """The text of `lock`; raises SealBroken."""
         try:
             return self._gcm.decrypt(locked[:12], locked[12:], context.encode()).decode()
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise SealBroken(context) from error
 
     def digest(self, text: str, context: str) -> bytes:

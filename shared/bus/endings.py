@@ -278,7 +278,9 @@ class Endings:
                 await self._link.publish(message)
                 return
             except Exception as error:
-                log.warning("publish_again", exchange=message.exchange, key=message.key, error=str(error))
+                log.warning(
+                    "publish_again", exchange=message.exchange, routing_key=message.key, error=str(error)
+                )
                 await asyncio.sleep(AGAIN_SECONDS)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

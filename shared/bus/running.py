@@ -110,6 +110,8 @@ class Runner:
         raise AssertionError("unreachable")
 
     async def _keep_refusal(self, work: Work, outcome: Outcome) -> Outcome:
+        if not _kept(work.frame, outcome):
+            return outcome
         kept = await self._inbox.keep([_entry(work.frame, outcome)])
         return outcome if work.frame.id in kept else (await self._look([work]))[work.frame.id]
 
@@ -204,7 +206,8 @@ class Runner:
             else:
                 outcome = self._done(work.frame, result)
             outcomes[work.frame.id] = outcome
-            entries.append(_entry(work.frame, outcome))
+            if _kept(work.frame, outcome):
+                entries.append(_entry(work.frame, outcome))
         await unit.record(entries)
         return [outcomes[work.frame.id] for work in works]
 
@@ -297,6 +300,11 @@ def _entry(frame: Frame, outcome: Outcome) -> Entry:
     refused = outcome.refusal is not None
     reply = codec.encode(outcome.refusal) if refused else outcome.reply
     return Entry(frame.id, codec.body_hash(frame), refused, reply, outcome.events)
+
+
+def _kept(frame: Frame, outcome: Outcome) -> bool:
+    """Everything, but "too many requests" under a key: its holder is meant to try the key again."""
+    return not (outcome.refusal is not None and outcome.refusal.status == 429 and _keyed(frame.id))
 
 
 def _keyed(frame_id: UUID) -> bool:

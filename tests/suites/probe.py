@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from shared.bus.routes import Call, Done, Job, Routes
 from shared.contracts.base import Command, Event, Query
-from shared.errors import Conflict, Refusal, Retry
+from shared.errors import Conflict, Refusal, Retry, TooMany
 
 
 class Added(Struct, frozen=True):
@@ -106,6 +106,8 @@ async def act(text: str, how: str, deps: Deps) -> None:
     script.entered.put_nowait(text)
     if how == "refuse" and script.refuse:
         raise Conflict("not now", code="not_now")
+    if how == "too many" and script.refuse:
+        raise TooMany("slower")
     if how == "retry":
         raise Retry("later", after_seconds=0.1)
     if how == "retry once" and deps.call.attempt == 1:

@@ -16,7 +16,7 @@ from shared.bus.requests import NoSuchTopic, OutcomeUnknown, ServiceFailed, Unav
 from shared.bus.topology import COMMANDS, QUERIES
 from shared.contracts.base import Principal
 from shared.contracts.submissions import get_submission
-from shared.errors import Conflict, Refusal
+from shared.errors import Conflict, Refusal, TooMany
 from tests.suites.probe import Add, AddMany, Ask, Internal, Stranger, Stream, make_routes
 from tests.suites.worlds import ANN, World, caller, eventually, memory_world, real_world
 
@@ -138,6 +138,17 @@ async def test_a_refusal_has_no_effect_and_is_the_same_on_a_second_delivery(worl
         assert (first.value.status, first.value.code) == (second.value.status, second.value.code)
         assert second.value.code == Conflict("", code="not_now").code
     assert await world.effects.all() == []
+
+
+async def test_too_many_requests_under_a_key_may_be_tried_again_with_the_key(world: World) -> None:
+    for message in (Add(text="a", how="too many"), AddMany(text="b", how="too many")):
+        key = keyed_id(ANN, message.topic, "k1")
+        world.script.refuse = True
+        with pytest.raises(TooMany):
+            await world.requester.ask(message, caller(frame=key))
+        world.script.refuse = False
+        await world.requester.ask(message, caller(frame=key))
+    assert await world.effects.all() == ["a", "b"]
 
 
 async def test_a_query_is_answered_and_refused(world: World) -> None:
