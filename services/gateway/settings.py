@@ -32,4 +32,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     header_seconds: Annotated[float, note("longest time until headers are complete", gt=0)] = 15.0
     body_seconds: Annotated[float, note("longest time without progress of a body", gt=0)] = 15.0
     body_bytes_per_second: Annotated[int, note("what a body must bring after body_seconds", ge=1)] = 16 << 10
-    idle_seconds: Annotated[float, note("how long a connection may be silent between requests", gt=0)] = 75.0
+    idle_seconds: Annotated[
+        float,
+        note("how long a connection may be silent between requests; above that of a proxy in front", gt=0),
+    ] = 15.0
+    trusted_proxies: Annotated[
+        str, note("addresses or networks whose X-Forwarded-For is believed, separated by spaces")
+    ] = ""

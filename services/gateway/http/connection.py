@@ -71,6 +71,20 @@ class Connection(RequestHandler):
             if self._partial_bytes > self._limits.header_bytes:
                 self.turn_away("headers_too_large")
 
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is here that has not been answered, started or not."""
+        waiter = self._waiter
+        return bool(self._messages) or self._request_in_progress or waiter is None or waiter.done()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio.Protocol has it
+        """A client that has sent its whole request and closed its side still gets its answer."""
+        is_whole = self._arriving is None or self._arriving.is_eof()
+        if is_whole and self._is_busy and self._request_count:
+            self.close()
+            return True
+        return None
+
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Only when paused: aiohttp asks after every body, which costs two calls for nothing."""
         if self._reading_paused:
@@ -91,11 +105,11 @@ class Connection(RequestHandler):
         self.force_close()
 
     def check(self, now: float) -> None:
-        """Close what is overdue; called about once a second (aiohttp itself closes idle ones)."""
+        """Close what is overdue at `now`; called once a second (aiohttp itself closes idle ones)."""
         if self.transport is None or self._upgraded or self._payload_parser is not None:
             return
         limits = self._limits
-        if self._request_in_progress or self._messages:
+        if self._is_busy and self._request_count:
             self._check_body(now)
             self._check_reader(now)
         elif self._partial_since:
@@ -125,7 +139,7 @@ class Connection(RequestHandler):
 
     def is_quiet(self, now: float, seconds: float) -> bool:
         """Whether nothing runs here, nothing was heard and nothing waits in the socket."""
-        if self._request_in_progress or self._messages or self._partial_since or self._upgraded:
+        if self._is_busy or self._partial_since or self._upgraded:
             return False
         ended_at = self._next_keepalive_close_time - self._keepalive_timeout
         if now - max(self._heard_at, ended_at) < seconds or self.transport is None:
@@ -142,8 +156,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp found wrong before there was a request, or after our own net failed."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun and cannot become another one")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("the client is gone, or its answer has begun and cannot become another one")
         code, detail = _code_of(exc) if status == 400 else ("internal", "")
         if code == "internal":
             self.log_exception("the gateway failed", exc_info=exc)

@@ -20,6 +20,7 @@ from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
 from services.gateway.http.table import ANYONE, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
+from shared import context
 from shared.bus.requests import CallFailed
 from shared.contracts.base import FieldError, owner_of
 from shared.errors import Forbidden, Invalid
@@ -146,7 +147,8 @@ class Endpoint:
                 cut(request.transport)
                 if isinstance(error, ConnectionError) or not isinstance(error, Exception):
                     raise
-                log.warning("stream_broke", request_id=incoming.request_id, reason=repr(error))
+                with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+                    log.warning("stream_broke", reason=repr(error))
                 raise ConnectionAbortedError("the stream broke") from error
             return response
         finally:

@@ -17,6 +17,8 @@ from services.gateway.http.connection import SlowBody
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, REQUEST_ID, TRACEPARENT, Incoming
 from services.gateway.http.problems import PROBLEMS, Turned, code_of
+from services.gateway.http.proxies import client_of, networks
+from shared import context
 from shared.bus.requests import CallFailed, OutcomeUnknown
 from shared.errors import Refusal
 
@@ -44,15 +46,16 @@ class Front:
     def __init__(self, gateway: Gateway) -> None:
         self._stopping = gateway.stopping
         self._meter = gateway.meter
+        self._proxies = networks(gateway.settings.trusted_proxies)
         self._origins = frozenset(gateway.settings.cors_origins.split())
 
     def around(self, handle: Handle) -> Handle:
         """The application's handler with everything of this class around it."""
-        meter = self._meter
+        meter, proxies = self._meter, self._proxies
 
         async def pass_through(request: web.Request) -> web.StreamResponse:
             began = time.perf_counter()
-            incoming = request[INCOMING] = Incoming(request)
+            incoming = request[INCOMING] = Incoming(request, client_of(request, proxies))
             meter.in_flight += 1
             status = GONE
             try:
@@ -85,7 +88,8 @@ class Front:
         except ConnectionError:
             raise
         except Exception:
-            log.exception("gateway_failed", request_id=incoming.request_id)
+            with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+                log.exception("gateway_failed")
             return _problem("internal", incoming)
 
     def _no_route(self, error: web.HTTPException, incoming: Incoming) -> web.Response:

@@ -40,6 +40,7 @@ class Incoming:
 
     __slots__ = (
         "body",
+        "client",
         "form",
         "idempotency_key",
         "path",
@@ -53,7 +54,7 @@ class Incoming:
         "traceparent",
     )
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, client: str = "") -> None:
         headers = request.headers
         chance = f"{_random.getrandbits(192):048x}"
         given = headers.get(TRACEPARENT)
@@ -63,6 +64,7 @@ class Incoming:
         own = headers.get(REQUEST_ID)
         self.request_id = own if own and _REQUEST_ID.fullmatch(own) else self.trace_id
         self.request = request
+        self.client = client
         self.principal: Principal = ANONYMOUS
         self.prefer = _NONE
         self.idempotency_key = ""
@@ -92,7 +94,7 @@ class Incoming:
             principal=self.principal,
             seconds=float(self.prefer.seconds),
             traceparent=self.traceparent,
-            client=self.request.remote or "",
+            client=self.client,
             locale=_locale(self.request.headers.get(ACCEPT_LANGUAGE, "")),
         )
 

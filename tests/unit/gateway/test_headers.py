@@ -36,6 +36,21 @@ async def test_ids_that_are_none_are_made(house: House, bad: str) -> None:
     assert answer.headers["X-Request-Id"] == answer.headers["traceparent"].split("-")[1]
 
 
+async def test_a_forwarded_address_is_believed_from_our_proxy_only(vault: Vault) -> None:
+    async def client(trusted: str, forwarded: str) -> str:
+        async with open_house(vault, trusted_proxies=trusted) as house:
+            headers = {"X-Forwarded-For": forwarded}
+            await house.request("GET", "/v1/datasets", token=house.services.token(), headers=headers)
+            return house.services.last(ListDatasets)[1].client
+
+    assert await client("", "203.0.113.7") == "127.0.0.1"
+    assert await client("10.0.0.0/8", "203.0.113.7") == "127.0.0.1"
+    assert await client("127.0.0.1 10.0.0.0/8", "1.2.3.4, 203.0.113.7, 10.0.0.9") == "203.0.113.7"
+    assert await client("127.0.0.0/8", "1.2.3.4, rubbish") == "127.0.0.1"
+    assert await client("127.0.0.0/8 ::1", "2001:db8::1") == "2001:db8::1"
+    assert await client("127.0.0.0/8", ",,") == "127.0.0.1"
+
+
 async def test_a_problem_names_the_request(house: House) -> None:
     answer = await house.request("GET", "/nowhere", headers={"X-Request-Id": "mine-8"})
     assert answer.json["request_id"] == answer.headers["X-Request-Id"] == "mine-8"
@@ -71,6 +86,11 @@ async def test_what_the_server_is_made_of_is_not_told(house: House) -> None:
     answer = await house.request("GET", "/healthz")
     assert answer.headers["Server"] == "posthouse"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_client_that_closed_its_side_is_answered(house: House) -> None:
+    answer = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", finish=True)
+    assert answer.status == 200
 
 
 async def test_head_answers_like_get_without_a_body(house: House) -> None:
