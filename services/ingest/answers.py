@@ -117,8 +117,26 @@ def printer(known: Known, asked: ExportReadings) -> Printer:
     times = TimeWriter(zone_of(asked.timezone), format_of(asked.time_format))
     variables = selected(known, asked.variables)
     if asked.format == "ndjson":
-        return Printer("", lambda row: msgspec.json.encode(reading_of(row, variables)).decode() + "\n")
+        plain = TimeWriter(times.zone)
+        return Printer("", lambda row: _line(reading_of(row, variables), plain))
     return _csv_printer(known, asked, times, variables)
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A `Reading` whose time is a text."""
+
+    entry: int
+    at: str
+    values: dict[str, Value]
+    status: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    elevation: float | None = None
+
+
+def _line(reading: Reading, times: TimeWriter) -> str:
+    line = _Line(**msgspec.structs.asdict(reading) | {"at": times.write(reading.at)})
+    return msgspec.json.encode(line).decode() + "\n"
 
 
 def _csv_printer(

@@ -74,7 +74,7 @@ def certain(local: datetime, zone: tzinfo) -> datetime:
 
 @dataclass(frozen=True)
 class TimeWriter:
-    """Writes RFC 3339 or `format` (strftime), in `zone` or in UTC."""
+    """Writes RFC 3339 with microseconds, or `format` (strftime), in `zone` or in UTC."""
 
     zone: tzinfo | None = None
     format: str = ""
@@ -84,7 +84,8 @@ class TimeWriter:
         local = at.astimezone(self.zone or UTC)
         if self.format:
             return local.strftime(self.format)
-        return local.isoformat() if self.zone else local.replace(tzinfo=None).isoformat() + "Z"
+        text = local.isoformat(timespec="microseconds")
+        return text if self.zone else text.removesuffix("+00:00") + "Z"
 
 
 @lru_cache(maxsize=256)

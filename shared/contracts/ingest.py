@@ -292,9 +292,10 @@ class ExportReadings(Query[bytes], topic="ingest.export_readings"):
 
     CSV: a header line, `time_column` first (default `at`), then the tags in order of field, then (without
     `variables`) `status`, `latitude`, `longitude`, `elevation` when the dataset has ever had them; lines end
-    with LF and the last one has no line break (RFC 4180 leaves it open). `time_format` (strftime) and
-    `timezone` (IANA name or +hh:mm) say how times are written, RFC 3339 in UTC when absent. Imported with
-    the same options, either format gives the same readings: a text that would be read as a number is quoted.
+    with LF and the last one has no line break (RFC 4180 leaves it open). `timezone` (IANA name or +hh:mm)
+    and for CSV `time_format` (strftime) say how times are written, RFC 3339 in UTC with microseconds when
+    absent. Imported with the same options, either format gives the same readings: a text that would be
+    read as a number is quoted.
     """
 
     dataset_id: UUID

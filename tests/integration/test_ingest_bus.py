@@ -149,7 +149,7 @@ async def test_an_export_is_streamed_to_the_requester(front: Front) -> None:
     await front.ask(write(dataset, '{"at": "2026-01-01T00:00:00Z", "values": {"temp": 1.5}}'))
     query = ExportReadings(dataset_id=dataset.id, format="csv")
     parts = [part async for part in front.requester.stream(query, front.caller())]
-    assert b"".join(parts) == b"at,temp\n2026-01-01T00:00:00Z,1.5"
+    assert b"".join(parts) == b"at,temp\n2026-01-01T00:00:00.000000Z,1.5"
     nothing = ExportReadings(dataset_id=uuid7(), format="csv")
     with pytest.raises(Refusal) as refusal:
         [part async for part in front.requester.stream(nothing, front.caller())]
