@@ -108,7 +108,10 @@ class Callers:
         caller = Caller(id=uuid7(), request_id="resolve-key", principal=GATEWAY, seconds=5.0)
         try:
             holder = await self._requester.ask(ResolveKey(digest=digest), caller)
-        except NotFound:
+        except Refusal as refusal:
+            # Over the wire a refusal keeps its status, not its class.
+            if refusal.status != NotFound.status:
+                raise
             raise Turned("unauthorized", "No dataset has this key (any more).") from None
         principal = Principal(
             kind="key",

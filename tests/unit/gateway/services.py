@@ -279,7 +279,7 @@ class Services:
                     return msgspec.convert(
                         {"dataset_id": name, "kind": kind, "project": "default"}, KeyHolder
                     )
-        raise NotFound("no such key")
+        raise Refusal("no such key", code="not_found", status=404)  # as it comes over the wire
 
     def _write(self, cmd: WriteReadings, caller: Caller) -> ReadingsWritten:
         self._dataset(cmd.dataset_id)
