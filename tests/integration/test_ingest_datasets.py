@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+import structlog
 from msgspec import structs
 
 from shared.contracts.base import ANONYMOUS, Principal
@@ -173,6 +174,16 @@ async def test_a_renewed_key_ends_the_old_one_at_once(ingest: Ingest, vault: Vau
     with pytest.raises(NotFound):
         await ingest.ask(ResolveKey(digest=old))
     assert (await ingest.ask(ResolveKey(digest=digest(vault, after.write_key)))).kind == "write"
+
+
+async def test_each_reveal_of_the_keys_is_logged_without_them(ingest: Ingest, vault: Vault) -> None:
+    dataset = await ingest.create()
+    with structlog.testing.capture_logs() as lines:
+        keys = await ingest.ask(GetDatasetKeys(dataset_id=dataset.id))
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("key_revealed", "warning")
+    assert (line["dataset_id"], line["caller"]) == (str(dataset.id), ingest.caller.id)
+    assert vault.unseal(keys.write_key, "ingest.key") not in repr(lines)
 
 
 async def test_a_deleted_dataset_is_gone_at_once_and_back_within_24_hours(

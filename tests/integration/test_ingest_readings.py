@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import random
+import struct
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -38,7 +41,7 @@ from shared.contracts.ingest import (
 )
 from shared.errors import Away, Forbidden, Invalid, NotFound, Refusal
 from shared.vault import Vault
-from tests.integration.ingest_service import Ingest, process, readings
+from tests.integration.ingest_service import NOW, Ingest, process, readings
 from tests.servers import Place, cloned_database
 
 SEATTLE = {"time_column": "date", "time_format": "%Y/%m/%d %H:%M", "timezone": "UTC"}
@@ -101,6 +104,33 @@ async def test_readings_are_answered_as_they_were_sent(ingest: Ingest) -> None:
     )
     again = await ingest.again(dataset)
     assert (again.entries, again.last_entry_at, again.version) == (1, at, 1)
+
+
+async def test_values_of_every_kind_survive_the_database_and_both_files(ingest: Ingest) -> None:
+    chance = random.Random(64)
+    tags = [f"v{field}" for field in range(1, 65)]
+
+    def value() -> float | int | str:
+        double = struct.unpack("d", chance.randbytes(8))[0]
+        text = "".join(map(chr, chance.choices((*range(1, 0x3000), 0x1F600, 0xFFFF), k=chance.randint(0, 9))))
+        number = double if math.isfinite(double) else -0.0
+        whole = chance.randint(-(2**63), 2**63 - 1) >> chance.randint(0, 63)
+        return chance.choice([number, round(number % 100, 2), whole, text, str(number), str(whole), "", ","])
+
+    sent = [{tag: value() for tag in chance.sample(tags, 40)} for _ in range(200)]
+    body = json.dumps([{"at": NOW.isoformat(), "values": values} for values in sent])
+    dataset = await ingest.create(*tags)
+    await ingest.write(dataset, body)
+    found = await listed(ingest, dataset, order="asc", limit=150)
+    assert [repr(dict(sorted(one.values.items()))) for one in found] == [
+        repr(dict(sorted(values.items()))) for values in sent
+    ]
+    for form in ("csv", "ndjson"):
+        text = b"".join(await ingest.export(dataset, form)).decode()
+        copy = await ingest.create(*tags)
+        await ingest.write(copy, text, form)
+        assert b"".join(await ingest.export(copy, form)).decode() == text
+        assert repr(await listed(ingest, copy, order="asc")) == repr(found)
 
 
 async def test_the_number_beside_a_text_can_be_asked_in_sql(ingest: Ingest) -> None:

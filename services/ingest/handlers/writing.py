@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from services.ingest import rules
@@ -16,11 +17,16 @@ from shared.contracts.ingest import CorrectReading, Reading, WriteReadings
 from shared.errors import Invalid, NotFound, Refusal
 
 routes = Routes("ingest")
+LARGE_BODY = 65_536
 
 
 @routes.batch(WriteReadings)
 async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list[Outcome]:
-    asked = [Asked(job.message, job.caller, _items(job, deps)) for job in jobs]
+    asked = []
+    for job in jobs:
+        asked.append(Asked(job.message, job.caller, _items(job, deps)))
+        if len(job.message.body) > LARGE_BODY:
+            await asyncio.sleep(0)  # heartbeats of the broker go on between large bodies
     known = await deps.store.locked(await deps.store.lock_counters({one.write.dataset_id for one in asked}))
     own_ids = await deps.store.own_ids(own_ids_of(asked, known))
     positions = await deps.store.positions(imports_of(asked, known))
