@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from deploy.identity import fingerprint
 from deploy.local.console import Console
@@ -34,7 +34,7 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
     lock = try_lock(instance.run / "supervisor.lock")
     if lock is None:
         raise AlreadyRunning
-    with lock:
+    with lock, _alone_with(instance.data):
         stop_left_over(instance, console)
         end = _signals()
         supervisor = Supervisor(instance, console)
@@ -55,6 +55,16 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
             with console.step("stop", "in order: gateway, services, servers"):
                 await supervisor.stop(STOP_ORDER)
             instance.state.unlink(missing_ok=True)
+
+
+def _alone_with(data: Path) -> IO[str]:
+    """Two instances can be told to use the same data; RabbitMQ would not notice."""
+    lock = try_lock(data / "lock")
+    if lock is None:
+        raise Failure(
+            f"The data in {data} is in use by another instance: stop that one, or set POSTHOUSE_DATA."
+        )
+    return lock
 
 
 def _signals() -> asyncio.Event:

@@ -155,6 +155,13 @@ async def test_a_second_start_says_that_it_runs(house: House) -> None:
     assert house.supervisor() == supervisor
 
 
+async def test_a_second_instance_does_not_touch_the_data_of_the_first(house: House, tmp_path: Path) -> None:
+    second = House(tmp_path)
+    (tmp_path / "posthouse.env").write_text(f"POSTHOUSE_DATA={house.local / 'data'}\n")
+
+    assert "in use by another instance" in await second.run("up", "--detach", expect=1)
+
+
 async def test_stopping_ends_every_process_and_keeps_the_data(house: House) -> None:
     await leave_marks(house)
     running = [Process.of(row["pid"]) for row in (await house.processes()).values()]
