@@ -48,13 +48,13 @@ def paste(posthouse: Posthouse, checkout: Path, text: str) -> None:
 
 
 def test_a_backup_brings_back_what_was_there(posthouse, person, checkout):
-    names = ("--dataset", "kept", "--time-column", "when")
+    names = ("--dataset", "kept", "--time-column", "when", "--time-format", "%Y-%m-%d", "--timezone", "UTC")
     kept = checkout / "kept.csv"
-    kept.write_text("when,temp\n2026-01-01T00:00:00Z,1\n2026-01-02T00:00:00Z,2.50")
+    kept.write_text("when,temp\n2026-01-01,1\n2026-01-02,2.50")
     assert posthouse.run("import", str(kept), *names, **person).returncode == 0
     paste(posthouse, checkout, commands("Backup"))
     assert (checkout / "posthouse.env.backup").read_text() == (checkout / "posthouse.env").read_text()
-    (checkout / "later.csv").write_text("when,temp\n2026-01-03T00:00:00Z,3\n")
+    (checkout / "later.csv").write_text("when,temp\n2026-01-03,3\n")
     assert posthouse.run("import", str(checkout / "later.csv"), *names, **person).returncode == 0
     paste(posthouse, checkout, commands("Restore"))
     assert posthouse.run("export", *names, **person).stdout == kept.read_text()

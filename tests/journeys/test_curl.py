@@ -39,8 +39,8 @@ def test_the_session_can_be_pasted(posthouse: Posthouse, tmp_path: Path, time: s
     assert '"no_such_time"' in printed
     assert printed.endswith(
         "at,temp,door\n"
-        "2026-01-01T11:00:00Z,22.5,\n"
-        "2026-01-01T11:01:00Z,22.75,open\n"
-        "2026-03-08T09:30:00Z,9.5,\n"
-        "2026-03-08T10:30:00Z,9.7,"
+        "2026-01-01T11:00:00.000000Z,22.5,\n"
+        "2026-01-01T11:01:00.000000Z,22.75,open\n"
+        "2026-03-08T09:30:00.000000Z,9.5,\n"
+        "2026-03-08T10:30:00.000000Z,9.7,"
     )
