@@ -74,6 +74,28 @@ def test_a_time_that_does_not_exist_is_reported_and_never_moved(posthouse, perso
     assert out.stdout.splitlines() == [line for n, line in enumerate(lines, 1) if n not in refused]
 
 
+def test_a_key_of_the_dataset_is_enough(posthouse, token, tmp_path):
+    made = posthouse.ask("/v1/datasets", {"name": "by key", "variables": [{"tag": "temp"}]}, token)
+    file, report = tmp_path / "some.csv", tmp_path / "report.csv"
+    file.write_text(
+        'date,temp\n2026/01/01 00:00,1\n2026/01/01 00:01,5" pipe\n2026/01/01 00:02,"a\nb"\nnever,4\n'
+    )
+    options = ("--dataset", made["id"], *TIMES, "--timezone", "UTC")
+    done = posthouse.run(
+        "import", str(file), *options, "--report", str(report), POSTHOUSE_KEY=made["write_key"]
+    )
+    assert done.returncode == 1, done.stderr
+    assert [line.split(",")[:2] for line in report.read_text().splitlines()[1:]] == [
+        ["3", "malformed"],
+        ["6", "bad_time"],
+    ]
+    out = posthouse.run("export", *options, POSTHOUSE_KEY=made["read_key"])
+    assert out.stdout == 'date,temp\n2026/01/01 00:00,1\n2026/01/01 00:02,"a\nb"'
+    refused = posthouse.run("import", str(file), *options, "--label", "x", POSTHOUSE_KEY=made["read_key"])
+    assert refused.returncode == 2
+    assert "403" in refused.stderr
+
+
 def test_an_import_that_is_interrupted_goes_on(posthouse, person, token, long_file):
     options = ("--dataset", "interrupted", *TIMES, "--timezone", "-08:00")
     with at_a_terminal(posthouse, person, "import", str(long_file), *options) as (process, screen):
