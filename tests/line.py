@@ -17,6 +17,9 @@ class Line:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
+        self.passes_ends = True
+        """When false, what a closing side says comes through, but not that it has closed."""
+        self.end_was_kept = asyncio.Event()
 
     async def open(self) -> None:
         """Listen, the first time on a free port, later on the same."""
@@ -62,8 +65,11 @@ class Line:
                     writer.write(data)
                     await writer.drain()
         finally:
-            self._writers.discard(writer)
-            writer.close()
+            if self.passes_ends:
+                self._writers.discard(writer)
+                writer.close()
+            else:
+                self.end_was_kept.set()
 
 
 @contextlib.asynccontextmanager

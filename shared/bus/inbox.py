@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from shared.db import Database, again, away
+from shared.db import Database, again, away, is_lost
 
 # Rows of keyed ids go in pieces with a pause, so that pruning never competes with commands.
 PRUNE_PAUSE_SECONDS = 0.1
@@ -96,7 +96,7 @@ class PostgresInbox:
             try:
                 yield PostgresUnit(connection)
             except BaseException:
-                if not connection.is_closed():
+                if not is_lost(connection):
                     await transaction.rollback()
                 raise
             try:

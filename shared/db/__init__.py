@@ -77,7 +77,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool; raises Away when there is none to be had in time."""
+        """A connection of the pool; raises Away when there is none to be had in time, or when it is lost."""
         try:
             connection = await self.pool.acquire(timeout=self._patience.acquire)
         except Exception as error:
@@ -86,6 +86,10 @@ class Database:
             raise
         try:
             yield connection
+        except pg.InterfaceError as error:
+            if is_lost(connection):
+                raise Away("the connection to PostgreSQL was lost") from error
+            raise
         finally:
             await self.pool.release(connection)
 
@@ -107,6 +111,14 @@ class Database:
             await _close(pool, self._patience.connect)
 
 
+def is_lost(connection: Connection) -> bool:
+    """Whether a connection that was not given back is gone; asyncpg takes a broken one from its holder."""
+    try:
+        return connection.is_closed()
+    except pg.InterfaceError:
+        return True
+
+
 def away(error: BaseException) -> bool:
     """Whether an error means that the database does not answer, restarts or cannot write: not a bug of ours.
 
@@ -114,6 +126,8 @@ def away(error: BaseException) -> bool:
     """
     if isinstance(error, pg.InterfaceError):
         return "is clos" in str(error)  # "connection is closed", "pool is closing"
+    if isinstance(error, pg.InternalClientError):
+        return "cannot switch to state" in str(error)  # after the last words of a server that dies
     if isinstance(error, OSError):
         return isinstance(error, _AWAY_OS) or error.errno in _AWAY_ERRNO
     return isinstance(error, _AWAY) and not isinstance(error, pg.ProtocolViolationError)

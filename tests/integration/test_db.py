@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -65,7 +67,7 @@ async def test_a_cut_connection_is_an_outage_and_the_next_one_works(db: Database
     async def cut(_: Connection) -> None:
         line.cut()
 
-    assert away(await error_after(db, cut))
+    assert away(await error_after(db.transaction, cut))
     await db.ping()
 
 
@@ -77,7 +79,41 @@ async def test_a_server_that_ends_our_connection_is_an_outage(db: Database, data
         pid = await connection.fetchval("SELECT pg_backend_pid()")
         await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
 
-    assert away(await error_after(db, terminate))
+    assert away(await error_after(db.transaction, terminate))
+    await admin.close()
+
+
+async def test_a_connection_that_went_between_two_statements_is_an_outage(db: Database, line: Line) -> None:
+    await db.open()
+    lost = asyncio.Event()
+
+    async def cut(connection: Connection) -> None:
+        connection.add_termination_listener(lambda _: lost.set())
+        line.cut()
+        await lost.wait()
+
+    for place in (db.connection, db.transaction):
+        lost.clear()
+        assert away(await error_after(place, cut))
+    await db.ping()
+
+
+async def test_the_last_words_of_a_dying_server_are_an_outage(
+    db: Database, line: Line, database: Place
+) -> None:
+    await db.open()
+    admin = await asyncpg.connect(database.admin_url)
+
+    async def terminate(connection: Connection) -> None:
+        line.passes_ends = False
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+        await line.end_was_kept.wait()
+        await db.ping()  # what came before on this line has been read by now
+
+    for place in (db.connection, db.transaction):
+        line.end_was_kept.clear()
+        assert away(await error_after(place, terminate))
     await admin.close()
 
 
@@ -92,19 +128,21 @@ async def test_a_transaction_that_raises_leaves_nothing_though_nothing_is_reset(
     async def insert(connection: Connection) -> None:
         await connection.execute("INSERT INTO mark VALUES (1); SELECT 1 / 0")
 
-    assert isinstance(await error_after(db, insert), asyncpg.DivisionByZeroError)
+    assert isinstance(await error_after(db.transaction, insert), asyncpg.DivisionByZeroError)
     assert await db.pool.fetchval("SELECT count(*) FROM mark") == 0
 
 
-async def error_after(db: Database, act: Callable[[Connection], Awaitable[None]]) -> BaseException:
-    """What a transaction ends with in which `act` is followed by another statement."""
+async def error_after(
+    place: Callable[[], AbstractAsyncContextManager[Connection]], act: Callable[[Connection], Awaitable[None]]
+) -> BaseException:
+    """What a block ends with in which `act` is followed by another statement."""
     try:
-        async with db.transaction() as connection:
+        async with place() as connection:
             await act(connection)
             await connection.fetchval("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (Away, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         return error
-    raise AssertionError("the transaction was committed")
+    raise AssertionError("nothing went wrong")
 
 
 async def test_every_connection_taken_is_said_in_time(db: Database) -> None:
