@@ -90,6 +90,13 @@ class Connection(RequestHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
+    def _process_keepalive(self) -> None:
+        """aiohttp's timer for silence: a request that has begun is `check`'s, which answers it."""
+        if self._partial_since:
+            self._keepalive_handle = None
+        else:
+            super()._process_keepalive()
+
     def _check_header_size(self) -> None:
         """A header that came in one piece is only seen when it is complete."""
         for message, _ in self._messages:
