@@ -134,7 +134,9 @@ def _through(work: Coroutine[Any, Any, Any], environment: Mapping[str, str]) -> 
         raise Stopped(
             f"{' and '.join(missing)} must be set; ./posthouse account does it while Posthouse runs."
         )
+    from deploy.broker import BrokerNotPrepared
+
     try:
         return asyncio.run(work)
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, BrokerNotPrepared, OSError) as error:
         raise Stopped(f"RabbitMQ does not do it: {error}") from None
