@@ -76,14 +76,12 @@ async def _postgres(environment: Mapping[str, str]) -> list[Finding]:
 
     connection = await asyncpg.connect(environment["POSTHOUSE_DATABASE_URL"], timeout=SECONDS)
     try:
-        version, commit = (
-            connection.get_server_version(),
-            await connection.fetchval("SHOW synchronous_commit"),
-        )
+        version = await connection.fetchval("SHOW server_version")
+        commit = await connection.fetchval("SHOW synchronous_commit")
         waits = await connection.fetchval(_LONGEST_TRANSACTION)
     finally:
         await connection.close()
-    findings = [Finding("postgres", f"version {version.major}.{version.minor}")]
+    findings = [Finding("postgres", f"version {version}")]
     if commit not in ("on", "remote_apply"):
         advice = "Set it to on: with less, a 2xx does not mean that it is on disk."
         findings.append(Finding("postgres", f"synchronous_commit is {commit}", advice))
