@@ -12,18 +12,21 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
+from aiohttp.web import AppRunner
+from prometheus_client import Gauge
 
 from shared import http, logs
 from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.ids import uuid7
 from shared.bus.inbox import PostgresInbox
-from shared.bus.link import NotPublished, Outgoing, PublishUnknown
+from shared.bus.link import NotPublished, OnDelivery, Outgoing, PublishUnknown
 from shared.bus.rabbit import RabbitLink
+from shared.bus.requester import BusRequester
 from shared.bus.routes import Call, Routes
 from shared.bus.service import Limits, Service
 from shared.bus.shipping import Shipper
-from shared.bus.topology import COMMANDS
+from shared.bus.topology import COMMANDS, SERVICES
 from shared.contracts.base import Command, Principal
 from shared.db import Database
 from shared.settings import BadSettings, note
@@ -33,6 +36,7 @@ log = structlog.get_logger()
 PARTITIONS_EVERY_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
 READY_FOR_SECONDS = 1.0
+REPORT_SECONDS = 5.0
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +90,84 @@ async def running(settings: ServiceSettings) -> AsyncIterator[Running]:
         yield service
     finally:
         await service.close()
+
+
+@asynccontextmanager
+async def asking(
+    settings: ServiceSettings, account: str, *, request_queues: bool = False
+) -> AsyncIterator[Asking]:
+    """The life of a process that asks services and owns no table."""
+    bus = Asking(settings, account, request_queues=request_queues)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+class Asking:
+    """The bus as a gateway needs it: a requester, live events, and an eye on the queues it asks."""
+
+    def __init__(self, settings: ServiceSettings, account: str, *, request_queues: bool) -> None:
+        logs.configure(account, settings.log_level)
+        self.stopping = stop_event()
+        self.figures = http.registry()
+        self.link = RabbitLink(settings.amqp_url, account)
+        self.requester = BusRequester(self.link, request_queues=request_queues)
+        self._settings = settings
+        self._account = account
+        self._shipper = Shipper(self.link, account)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._ops: AppRunner | None = None
+
+    async def start(
+        self, hears: tuple[str, ...], on_delivery: OnDelivery, on_lost: Callable[[], None]
+    ) -> None:
+        """Connect; `on_lost` is called whenever live events may have been missed."""
+        await self.link.open_replies(self.requester.on_reply)
+        await self.link.hear(hears, on_delivery, on_lost)
+        self.link.start()
+        logs.on_ship(self._shipper.add)
+        queues = tuple(name for service in SERVICES for name in (service, f"{service}.queries"))
+        self.spawn(self._shipper.run())
+        self.spawn(self.requester.watch(queues))
+        self.spawn(self._report(queues))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run beside, until closed."""
+        self._tasks.append(asyncio.create_task(coroutine))
+
+    async def serve_ops(self, missing: http.Missing) -> None:
+        """/healthz, /readyz and /metrics on a port of this process alone, when the settings name one."""
+        if self._settings.ops_address:
+            app = http.ops_app(self._account, self._settings.commit, missing, self.figures)
+            self._ops = await http.serve_ops(app, self._settings.ops_address)
+
+    async def _report(self, queues: tuple[str, ...]) -> None:
+        """Compare the consumers there should be with those there are, and say when that changes."""
+        waiting = Gauge("posthouse_queue_messages", "Messages ready", ["queue"], registry=self.figures)
+        taking = Gauge("posthouse_queue_consumers", "Consumers", ["queue"], registry=self.figures)
+        unattended: set[str] = set()
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            for name, depth in self.requester.depths.items():
+                waiting.labels(name).set(depth.messages)
+                taking.labels(name).set(depth.consumers)
+            now = {name for name in queues if name in self.requester.depths}
+            now = {name for name in now if not self.requester.depths[name].consumers}
+            if now != unattended:
+                log.warning("consumers_missing" if now else "consumers_present", queues=sorted(now))
+                unattended = now
+
+    async def close(self) -> None:
+        """Close what was opened, the last first."""
+        self._shipper.flush()
+        logs.on_ship(None)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ops is not None:
+            await self._ops.cleanup()
+        await self.link.close()
 
 
 class Running:

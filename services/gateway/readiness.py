@@ -1,13 +1,19 @@
-"""What stands between the gateway and its work."""
+"""What stands between the gateway and its work, and who does it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
-from services.gateway.http.gateway import Missing
+from services.gateway.http.gateway import Missing, Processes
 from services.gateway.session import Callers
 from shared.bus.rabbit import RabbitLink
 from shared.bus.requester import BusRequester
+from shared.bus.requests import CallFailed
+from shared.errors import Refusal
+
+AGAIN_SECONDS = 1.0
 
 
 def watcher(link: RabbitLink, requester: BusRequester, callers: Callers, queues: tuple[str, ...]) -> Missing:
@@ -28,3 +34,21 @@ def watcher(link: RabbitLink, requester: BusRequester, callers: Callers, queues:
         return away
 
     return missing
+
+
+def counter(requester: BusRequester) -> Processes:
+    """How many processes take from the queue of each service."""
+
+    def processes() -> Mapping[str, int]:
+        return {name: depth.consumers for name, depth in requester.depths.items() if depth.present}
+
+    return processes
+
+
+async def learn_signing_keys(callers: Callers) -> None:
+    """Ask until auth has told a key, so that the first token need not wait."""
+    while not callers.has_signing_keys:
+        with suppress(CallFailed, Refusal):
+            await callers.learn_signing_keys()
+        if not callers.has_signing_keys:
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -10,6 +10,7 @@ import structlog
 from services.gateway.session import Callers
 from shared.bus import codec
 from shared.bus.link import Delivery
+from shared.contracts.base import may_send
 from shared.contracts.ingest import DatasetKeyRevoked
 
 log = structlog.get_logger()
@@ -24,6 +25,8 @@ def listener(callers: Callers) -> Callable[[Delivery], None]:
         delivery.ack()
         try:
             for frame in codec.decode_frames(delivery.body, delivery.routing_key, delivery.properties):
+                if not may_send(delivery.properties.user_id, DatasetKeyRevoked):
+                    continue
                 callers.drop_dataset_key(_revoked.decode(frame.body).digests)
         except (codec.Malformed, msgspec.MsgspecError) as error:
             log.error("revocation_unreadable", error=str(error))
