@@ -23,7 +23,15 @@ async def main() -> None:
     async with asking(settings, "gateway", request_queues=settings.reply_queue == "request") as bus:
         callers = Callers(bus.requester, vault)
         missing = watcher(bus.link, bus.requester, callers, ASKED)
-        app = make_app(bus.requester, vault, settings, callers=callers, registry=bus.figures, missing=missing)
+        app = make_app(
+            bus.requester,
+            vault,
+            settings,
+            callers=callers,
+            registry=bus.figures,
+            missing=missing,
+            processes=counter(bus.requester),
+        )
         await bus.start(TOPICS, listener(callers), callers.drop_all)
         bus.spawn(learn_signing_keys(callers))
         door = Door(app, settings)
