@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from services.ingest.formats import Item, Items, Malformed, hash_of
 from services.ingest.numbering import Asked, Desk, Plan, arrays
 from services.ingest.rules import Known
@@ -228,6 +231,41 @@ def test_a_write_key_writes_and_a_public_dataset_is_only_read() -> None:
     writer = Principal(kind="key", scopes=(f"dataset:{UUID(int=1)}:write",))
     assert numbers(decide([ask([item(0)], caller=writer)], dataset())) == [1]
     assert isinstance(refused(decide([ask([item(0)], caller=ANONYMOUS)], dataset(public=True))), Forbidden)
+
+
+good_items = st.builds(item, st.just(0), st.sampled_from(["", "", "a", "b"]))
+some_items = st.one_of(good_items, st.just(BAD), st.just(item(0, colour="1")))
+some_writes = st.builds(
+    lambda items, number, strict, imported: ask(
+        items, number, strict=strict, source="s" if imported else "", position=imported
+    ),
+    st.lists(some_items, max_size=4),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 3),
+)
+
+
+@given(st.lists(some_writes, max_size=8))
+def test_whatever_a_batch_is_numbers_have_no_holes_and_the_ledger_adds_up(writes: list[Asked]) -> None:
+    plan = decide(writes, dataset(1, last_entry=7), dataset(2))
+    assert len(plan.outcomes) == len(writes)
+    for number, start in ((1, 7), (2, 0)):
+        entries = [row[0] for row in plan.rows if row[3] == number]
+        assert entries == list(range(start + 1, start + 1 + len(entries)))
+        sent = sum(
+            len(one.items)
+            for one in writes
+            if one.write.dataset_id == UUID(int=number) and not isinstance(one.items, Refusal)
+        )
+        account = plan.accounts.get(number)
+        if account is None:
+            assert sent == 0
+            continue
+        assert account.last_entry == start + len(entries)
+        assert account.stored - start + account.duplicates + account.rejected.total() == sent
+        hashes = [own_id for own_id in plan.own_ids if own_id[0] == number]
+        assert len(hashes) == len(set(hashes)) <= 2
 
 
 def test_a_row_is_as_short_as_it_can_be() -> None:
