@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from services.gateway.http.gateway import Missing, Processes
 from services.gateway.session import Callers
-from shared.bus.rabbit import RabbitLink
 from shared.bus.requester import BusRequester
 from shared.bus.requests import CallFailed
 from shared.errors import Refusal
@@ -16,7 +16,19 @@ from shared.errors import Refusal
 AGAIN_SECONDS = 1.0
 
 
-def watcher(link: RabbitLink, requester: BusRequester, callers: Callers, queues: tuple[str, ...]) -> Missing:
+class Connected(Protocol):
+    """What a link says about its connections."""
+
+    @property
+    def up(self) -> bool:
+        """Whether they work."""
+
+    @property
+    def trouble(self) -> str:
+        """Why not."""
+
+
+def watcher(link: Connected, requester: BusRequester, callers: Callers, queues: tuple[str, ...]) -> Missing:
     """Names each dependency that is away, with the reason."""
 
     async def missing() -> Mapping[str, str]:
