@@ -11,7 +11,14 @@ from services.gateway.http import accounts, datasets, operations, readings
 from services.gateway.http.answers import to_json
 from services.gateway.http.endpoint import Endpoint
 from services.gateway.http.front import FRONT, Front
-from services.gateway.http.gateway import GATEWAY, Gateway, Missing, nothing_missing
+from services.gateway.http.gateway import (
+    GATEWAY,
+    Gateway,
+    Missing,
+    Processes,
+    nobody_counted,
+    nothing_missing,
+)
 from services.gateway.http.metrics import Meter
 from services.gateway.http.openapi import document
 from services.gateway.http.table import Route, Routes
@@ -34,12 +41,14 @@ def make_app(
     callers: Callers | None = None,
     registry: CollectorRegistry | None = None,
     missing: Missing = nothing_missing,
+    processes: Processes = nobody_counted,
     tables: Sequence[Routes] = TABLES,
 ) -> web.Application:
     """The whole gateway as an aiohttp application, to be opened by `Door`.
 
-    `missing` names each dependency that is away with its reason, for `/readyz`; `registry` is what
-    `/metrics` shows; `tables` are the routes there are.
+    `missing` names each dependency that is away with its reason, for `/readyz`; `processes` counts those
+    that serve each service, for `/v1/services`; `registry` is what `/metrics` shows; `tables` are the
+    routes there are.
     """
     gateway = Gateway(
         requester=requester,
@@ -48,6 +57,7 @@ def make_app(
         callers=callers or Callers(requester, vault),
         meter=Meter(registry or CollectorRegistry()),
         missing=missing,
+        processes=processes,
         openapi=to_json(document(tables, settings, VERSION)),
     )
     front = Front(gateway)

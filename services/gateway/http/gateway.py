@@ -20,10 +20,16 @@ from shared.vault import Vault
 
 R = TypeVar("R")
 Missing = Callable[[], Awaitable[Mapping[str, str]]]
+Processes = Callable[[], Mapping[str, int]]
 
 
 async def nothing_missing() -> Mapping[str, str]:
     """The dependencies of a gateway nobody watches."""
+    return {}
+
+
+def nobody_counted() -> Mapping[str, int]:
+    """The processes behind a gateway nobody watches."""
     return {}
 
 
@@ -37,6 +43,7 @@ class Gateway:
     callers: Callers
     meter: Meter
     missing: Missing = nothing_missing
+    processes: Processes = nobody_counted
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     openapi: bytes = b""
 

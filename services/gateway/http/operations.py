@@ -74,9 +74,10 @@ class Topic(Struct, frozen=True):
 
 
 class Service(Struct, frozen=True):
-    """A service and its topics."""
+    """A service, how many processes take its messages (null: not known), and its topics."""
 
     name: str
+    processes: int | None
     topics: tuple[Topic, ...]
 
 
@@ -122,8 +123,10 @@ async def metrics(incoming: Incoming, gateway: Gateway) -> web.Response:
 
 @routes.page("/v1/services", "The services and the messages they speak", Services)
 async def services(incoming: Incoming, gateway: Gateway) -> web.Response:
-    """Read from the contracts."""
-    return _json(known_services())
+    """Topics from the contracts, processes from the broker."""
+    counted, known = gateway.processes(), topics()
+    names = sorted({*counted, *known})
+    return _json(Services(tuple(Service(name, counted.get(name), known.get(name, ())) for name in names)))
 
 
 @routes.page(
@@ -174,13 +177,14 @@ async def problem_page(incoming: Incoming, gateway: Gateway) -> web.Response:
 
 
 @cache
-def known_services() -> Services:
+def topics() -> dict[str, tuple[Topic, ...]]:
     """Every message of the contracts by its owner."""
-    topics: dict[str, list[Topic]] = {}
+    found: dict[str, tuple[Topic, ...]] = {}
     for name, message in messages().items():
         text = " ".join((message.__doc__ or "").partition("\n\n")[0].split())
-        topics.setdefault(owner_of(name), []).append(Topic(name, kind_of(message), text))
-    return Services(tuple(Service(owner, tuple(of)) for owner, of in topics.items()))
+        owner = owner_of(name)
+        found[owner] = (*found.get(owner, ()), Topic(name, kind_of(message), text))
+    return found
 
 
 def _json(content: Any) -> web.Response:
