@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from services.worker.store import Store
 from shared.bus.routes import Done, Job, Routes
 from shared.contracts.base import Nothing
 from shared.contracts.worker import KeepLogs, StoreLogLines
 
+log = structlog.get_logger()
 routes = Routes("worker")
 
 
@@ -23,8 +26,9 @@ class Deps:
 
 @routes.command(KeepLogs, inbox=False)
 async def keep_logs(_: KeepLogs, deps: Deps) -> Done[Nothing]:
-    """Twice is harmless: what is made is made, what is dropped is dropped."""
-    await deps.store.keep_log(deps.log_days)
+    """Twice is harmless, and so is not at all: there are days ahead, and the next hour tries again."""
+    if not await deps.store.keep_log(deps.log_days):
+        log.info("log_table_in_use")
     return Done(Nothing())
 
 

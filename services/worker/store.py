@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from shared.contracts.worker import LogLine
@@ -41,9 +42,13 @@ class Store:
             [_storable(msgspec.json.encode(line.fields).decode()) for line in lines],
         )
 
-    async def keep_log(self, keep_days: int) -> None:
-        """Make the days to come and drop the old ones."""
-        await self._db.execute("SELECT keep_log($1, $2)", keep_days, AHEAD_DAYS)
+    async def keep_log(self, keep_days: int) -> bool:
+        """Make the days to come and drop the old ones; False while a backup, say, holds the table."""
+        try:
+            await self._db.execute("SELECT keep_log($1, $2)", keep_days, AHEAD_DAYS)
+        except asyncpg.LockNotAvailableError:
+            return False
+        return True
 
 
 def _storable(text: str) -> str:

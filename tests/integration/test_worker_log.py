@@ -82,6 +82,22 @@ async def test_days_beyond_the_limit_are_dropped_and_the_coming_ones_made(store,
     assert await connection.fetchval("SELECT count(*) FROM log_line") == 1
 
 
+async def test_while_a_backup_reads_the_table_nothing_is_dropped_and_nothing_waits(
+    store, connection, database
+):
+    old = NOW - timedelta(days=31)
+    await make(database, old)
+    backup = await asyncpg.connect(database.admin_url)
+    transaction = backup.transaction()
+    await transaction.start()
+    await backup.execute("LOCK TABLE worker.log_line IN ACCESS SHARE MODE")
+    assert not await store.keep_log(30)
+    await store.add_lines([line()])
+    await backup.close()
+    assert await store.keep_log(30)
+    assert name_of(old) not in await days(connection)
+
+
 async def test_the_service_may_not_change_the_schema_itself(connection):
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("CREATE TABLE worker.other (id int)")

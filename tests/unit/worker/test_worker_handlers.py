@@ -27,8 +27,9 @@ class Shelf:
         self.lines += lines
         self.statements += 1
 
-    async def keep_log(self, keep_days: int) -> None:
+    async def keep_log(self, keep_days: int) -> bool:
         self.kept_days = keep_days
+        return True
 
 
 def job(*events: str) -> Job[StoreLogLines]:
