@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from random import Random
 from uuid import UUID
 
 from shared.contracts.base import Principal
+
+# An id names a frame and protects nothing. Asking the system for 10 bytes took 3 µs of every request.
+_random = Random()
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def uuid7(now_ms: int | None = None) -> UUID:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, then 74 random bits."""
     moment = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    random = int.from_bytes(os.urandom(10), "big")
+    random = _random.getrandbits(74)
     high, low = random >> 62 & 0xFFF, random & (1 << 62) - 1
     return UUID(int=moment << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,19 @@ def test_a_uuid7_begins_with_its_time() -> None:
     for each in made:
         assert (each.version, each.variant) == (7, "specified in RFC 4122")
         assert before <= born_ms(each) <= after
+
+
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, uuid7(0).bytes)
+        os._exit(0)
+    mine = uuid7(0)
+    assert UUID(bytes=os.read(reading, 16)) != mine
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
 
 
 @given(st.integers(0, 2**48 - 1))
