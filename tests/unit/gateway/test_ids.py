@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import time
-from uuid import UUID
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from shared.bus.ids import born_ms, keyed_id, uuid7
 from shared.contracts.base import Principal
 
+ROOT = Path(__file__).parents[3]
 ANN = Principal(kind="user", id="ann")
 TEXT = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 
@@ -26,17 +28,20 @@ def test_a_uuid7_begins_with_its_time() -> None:
         assert before <= born_ms(each) <= after
 
 
+FORKING = """
+import os
+from shared.bus.ids import uuid7
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.write(writing, uuid7(0).bytes)
+    os._exit(0)
+assert os.read(reading, 16) != uuid7(0).bytes
+os.wait()
+"""
+
+
 def test_a_forked_process_makes_ids_of_its_own() -> None:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, uuid7(0).bytes)
-        os._exit(0)
-    mine = uuid7(0)
-    assert UUID(bytes=os.read(reading, 16)) != mine
-    os.waitpid(child, 0)
-    os.close(reading)
-    os.close(writing)
+    subprocess.run([sys.executable, "-c", FORKING], check=True, cwd=ROOT)
 
 
 @given(st.integers(0, 2**48 - 1))
