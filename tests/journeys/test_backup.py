@@ -60,3 +60,4 @@ def test_a_backup_brings_back_what_was_there(posthouse, person, checkout):
     assert posthouse.run("export", *names, **person).stdout == kept.read_text()
     again = posthouse.run("import", str(kept), *names, **person)
     assert "0 readings stored" in again.stderr
+    assert posthouse.run("doctor").returncode == 0  # no message died of it
