@@ -20,9 +20,10 @@ from deploy.local.rabbitmq import Rabbit, RabbitPorts
 from deploy.local.services import Addresses
 from deploy.local.valkey import Valkey
 
+SERVERS = frozenset({"epmd", "rabbitmq", "postgres", "redis"})
 STOP_ORDER: tuple[Callable[[str], bool], ...] = (
     lambda name: name.partition("-")[0] == "gateway",
-    lambda name: name not in ("epmd", "rabbitmq", "postgres", "redis"),
+    lambda name: name not in SERVERS,
     lambda name: name != "epmd",
     lambda name: True,
 )

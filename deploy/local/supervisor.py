@@ -172,7 +172,7 @@ class Supervisor:
             await keeper.wait_ready(seconds)
 
     def _add(self, program: Program) -> Keeper:
-        keeper = Keeper(program, self.write_state, self._tell, self._instance.run / f"{program.name}.pid")
+        keeper = Keeper(program, self.write_state, self.tell, self._instance.run / f"{program.name}.pid")
         self._keepers[program.name] = keeper
         keeper.start()
         return keeper
@@ -194,6 +194,12 @@ class Supervisor:
         with contextlib.suppress(OSError):
             write(self._instance.state, json.dumps(state, indent=1) + "\n")
 
+    async def unready(self) -> set[str]:
+        """The names of the programs that do not answer as ready now."""
+        keepers = list(self._keepers.values())
+        answers = await asyncio.gather(*(keeper.is_ready() for keeper in keepers))
+        return {keeper.program.name for keeper, ready in zip(keepers, answers, strict=True) if not ready}
+
     async def watch_logs(self) -> None:
         """Put large logs aside, so that a disk never fills with them."""
         largest = self._instance.settings.number("POSTHOUSE_LOG_MEGABYTES") * 1024 * 1024
@@ -202,7 +208,8 @@ class Supervisor:
                 await asyncio.to_thread(put_aside, log, largest)
             await asyncio.sleep(30)
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
+        """One line, with the time, for whoever watches."""
         self._console.line(f"  {time.strftime('%H:%M:%S')} {text}")
 
 

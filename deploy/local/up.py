@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,12 +17,13 @@ from deploy.local.instance import Instance
 from deploy.local.ports import Ports
 from deploy.local.processes import Process
 from deploy.local.rabbitmq import ADMIN
-from deploy.local.servers import STOP_ORDER, Servers
+from deploy.local.servers import SERVERS, STOP_ORDER, Servers
 from deploy.local.services import Services, base_environment, service_names
 from deploy.local.settings import SECRET_KEY, secret_key
 from deploy.local.supervisor import Supervisor
 
 PREPARE_SECONDS = 120
+MEND_SECONDS = 3.0
 
 
 class AlreadyRunning(Exception):
@@ -43,11 +44,16 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
             ended = asyncio.create_task(end.wait())
             await asyncio.wait({start, ended}, return_when=asyncio.FIRST_COMPLETED)
             if start.done():
-                start.result()
+                prepare = start.result()
                 console.ready()
-                watch = asyncio.create_task(supervisor.watch_logs())
+                watches = [
+                    asyncio.create_task(supervisor.watch_logs()),
+                    asyncio.create_task(mend(supervisor, prepare)),
+                ]
                 await ended
-                watch.cancel()
+                for watch in watches:
+                    watch.cancel()
+                await asyncio.gather(*watches, return_exceptions=True)
             else:
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)
@@ -77,7 +83,7 @@ def _signals() -> asyncio.Event:
 
 async def _start(
     instance: Instance, scale: Mapping[str, int], supervisor: Supervisor, console: Console, began: float
-) -> None:
+) -> Callable[[], Awaitable[None]]:
     seconds = instance.settings.number("POSTHOUSE_START_SECONDS")
     key = checked_key(instance)
     ports = Ports(instance.run / "ports.json")
@@ -96,6 +102,25 @@ async def _start(
     console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
     for line in supervisor.facts["summary"]:
         console.line(line)
+    return lambda: _prepare(instance, servers, key)
+
+
+async def mend(supervisor: Supervisor, prepare: Callable[[], Awaitable[None]]) -> None:
+    """Prepare again when services stay unready while every server answers: somebody deleted a queue.
+
+    Services may not declare anything themselves; they say what is missing and take from it once it is back.
+    """
+    before: set[str] = set()
+    while True:
+        await asyncio.sleep(MEND_SECONDS)
+        unready = await supervisor.unready()
+        if unready & before and not unready & SERVERS:
+            supervisor.tell(f"{', '.join(sorted(unready))} not ready: preparing database and broker again")
+            try:
+                await prepare()
+            except Failure as failure:
+                supervisor.tell(f"preparing failed: {failure}")
+        before = unready
 
 
 def checked_key(instance: Instance) -> str:

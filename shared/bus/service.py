@@ -33,6 +33,7 @@ log = structlog.get_logger()
 Tell = Callable[[Frame, Ending], None]
 PREFETCH = 64
 MOST_IN_BATCH = 256
+MOST_BATCH_BYTES = 4 << 20
 PART_AGAIN_SECONDS = 0.02
 PROBE_SECONDS = 1.0
 HELD_CHECK_SECONDS = 0.05
@@ -276,7 +277,7 @@ class Service:
 
     async def _run_many(self, track: _Track, route: Route) -> None:
         await asyncio.sleep(0)  # deliveries that arrived in the same turn come along
-        works = [track.waiting.popleft() for _ in range(min(len(track.waiting), MOST_IN_BATCH))]
+        works = _batch(track.waiting)
         try:
             if not works:
                 return
@@ -472,6 +473,16 @@ class Service:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("task_failed", exc_info=task.exception())
+
+
+def _batch(waiting: deque[Work]) -> list[Work]:
+    """As much as one transaction should carry, at least one."""
+    works: list[Work] = []
+    size = 0
+    while waiting and len(works) < MOST_IN_BATCH and (not works or size < MOST_BATCH_BYTES):
+        size += len(memoryview(waiting[0].frame.body))
+        works.append(waiting.popleft())
+    return works
 
 
 def _expired(work: Work, now: float) -> bool:

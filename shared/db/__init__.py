@@ -146,6 +146,7 @@ _AWAY = (
     pg.CrashShutdownError,
     pg.CannotConnectNowError,
     pg.PostgresIOError,
+    pg.LockNotAvailableError,  # another transaction holds what we need for longer than lock_timeout
     pg.ReadOnlySQLTransactionError,  # a standby before its promotion
 )
 _AWAY_OS = (ConnectionError, TimeoutError, socket.gaierror)

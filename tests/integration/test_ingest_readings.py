@@ -39,7 +39,8 @@ from shared.contracts.ingest import (
     ReadingsStored,
     WriteReadings,
 )
-from shared.errors import Away, Forbidden, Invalid, NotFound, Refusal
+from shared.db import away
+from shared.errors import Forbidden, Invalid, NotFound, Refusal
 from shared.vault import Vault
 from tests.integration.ingest_service import NOW, Ingest, process, readings
 from tests.servers import Place, cloned_database
@@ -314,8 +315,9 @@ async def test_a_dataset_locked_for_long_is_an_outage_not_a_mistake(ingest: Inge
         await Store(holds).lock_counters([dataset.id])
         async with ingest.pool.acquire() as waits, waits.transaction():
             await waits.execute("SET LOCAL lock_timeout = '10ms'")
-            with pytest.raises(Away):
+            with pytest.raises(asyncpg.PostgresError) as waited:
                 await Store(waits).lock_counters([dataset.id])
+            assert away(waited.value)
 
 
 async def test_an_own_id_is_forgotten_with_its_reading(ingest: Ingest) -> None:

@@ -128,6 +128,20 @@ async def test_whatever_is_killed_comes_back_at_its_place_with_its_data(house: H
     assert await find_marks(house) == ("here", "here")
 
 
+async def test_a_queue_that_somebody_deleted_is_made_again_and_taken_from(house: House) -> None:
+    await house.processes(wait=60)
+    queue = f"{house.address('MANAGEMENT')}/api/queues/%2F/ingest"
+    async with aiohttp.ClientSession() as client, asyncio.timeout(60):
+        async with client.delete(queue) as answer:
+            assert answer.status == 204
+        consumers = 0
+        while not consumers:
+            async with client.get(queue) as answer:
+                consumers = (await answer.json()).get("consumers", 0)
+            await asyncio.sleep(0.2)
+    await house.processes(wait=60)
+
+
 async def test_a_start_after_the_supervisor_was_killed_clears_up_and_keeps_ports_and_data(
     house: House,
 ) -> None:

@@ -7,14 +7,12 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from asyncpg.exceptions import LockNotAvailableError
 
 from services.ingest.answers import Cursor
 from services.ingest.numbering import Account, Import, OwnId, Plan, Row
 from services.ingest.rules import Known
 from services.ingest.store.base import Record, Statements, known_of
 from shared.contracts.ingest import EntryStored
-from shared.errors import Away
 
 COLUMNS = ("entry", "at", "whole", "dataset", "numbers", "exact", "status", "place")
 
@@ -26,18 +24,12 @@ class Readings(Statements):
     """
 
     async def lock_counters(self, dataset_ids: Collection[UUID]) -> list[int]:
-        """Lock in order of number, so that no two writers wait for each other; deleted ones are not found.
-
-        Raises Away when another writer holds a lock for long: nothing is wrong with what waits here.
-        """
+        """Lock in order of number, so that no two writers wait for each other; deleted ones are not found."""
         sql = """
             SELECT c.dataset FROM ingest.dataset_counter c JOIN ingest.dataset d ON d.number = c.dataset
             WHERE d.id = ANY($1::uuid[]) AND d.deleted_at IS NULL ORDER BY c.dataset FOR UPDATE OF c
         """
-        try:
-            return [row["dataset"] for row in await self._db.fetch(sql, list(dataset_ids))]
-        except LockNotAvailableError as error:
-            raise Away("a dataset is locked") from error
+        return [row["dataset"] for row in await self._db.fetch(sql, list(dataset_ids))]
 
     async def locked(self, numbers: Collection[int]) -> dict[UUID, Known]:
         """What is locked, as the last commit left it: a statement of its own sees what was waited for."""
