@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ async def add_account(
     must be its own too. Raises ValueError for a topic that is not.
     """
     foreign = [topic for topic in (*handles, *publishes) if not topic.startswith(f"{name}.")]
-    if foreign or name in accounts():
+    if foreign or name in accounts() or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise ValueError(f"{name} cannot own {', '.join(foreign) or 'its name'}")
     pattern = "|".join(topic.replace(".", r"\.") for topic in publishes)
     rights = topology.service_rights(name, publishes=f"^({pattern})$" if pattern else "^$")

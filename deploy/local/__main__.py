@@ -21,7 +21,7 @@ from deploy.local.status import down, status, supervisor_of
 from deploy.local.testing import check, test
 from deploy.local.up import AlreadyRunning, supervise
 
-WITH_LIBRARIES = ("import", "export", "account", "doctor", "backup", "restore")
+WITH_LIBRARIES = ("import", "export", "account", "doctor")
 """Commands that need more than the standard library; they are `deploy.cli`."""
 
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("check", lambda instance, _: check(instance), "style, types and who may import whom")
     for name, text in (
-        ("account", "accounts: make, list, set a password"),
+        ("account", "broker accounts for services of your own: add, list, remove"),
         ("import", "bring data in"),
         ("export", "take data out"),
         ("doctor", "look for what is wrong and say what to do"),

@@ -146,6 +146,7 @@ _AWAY = (
     pg.CrashShutdownError,
     pg.CannotConnectNowError,
     pg.PostgresIOError,
+    pg.InvalidCatalogNameError,  # the database itself is not there: a restore is on its way
     pg.LockNotAvailableError,  # another transaction holds what we need for longer than lock_timeout
     pg.ReadOnlySQLTransactionError,  # a standby before its promotion
 )

@@ -55,7 +55,13 @@ BEGIN
               (date_trunc('hour', now()) - make_interval(hours => keep_hours)) AT TIME ZONE 'UTC',
               'YYYYMMDDHH24')
     LOOP
-        EXECUTE format('DROP TABLE %I', old.relname);
+        -- A backup reads it: later, rather than making writers wait behind us.
+        BEGIN
+            EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', old.relname);
+            EXECUTE format('DROP TABLE %I', old.relname);
+        EXCEPTION WHEN lock_not_available THEN
+            CONTINUE;
+        END;
     END LOOP;
     DELETE FROM delivery_attempt WHERE at < now() - make_interval(hours => keep_hours);
     RETURN made;

@@ -1,0 +1,107 @@
+"""The inbox tables on PostgreSQL: partitions come and go, rows are there once, locks are not waited for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from shared.bus.ids import keyed_id, uuid7
+from shared.bus.inbox import AlreadyAnswered, Entry, PostgresInbox
+from shared.contracts.base import ANONYMOUS
+from shared.db import Database
+from tests.servers import Place
+
+
+@pytest.fixture
+async def inbox(database: Place) -> AsyncIterator[PostgresInbox]:
+    opened = Database(database.url("worker"), application_name="test")
+    await opened.open()
+    inbox = PostgresInbox(opened)
+    await inbox.keep_partitions(24)
+    yield inbox
+    await opened.close()
+
+
+@pytest.fixture
+async def admin(database: Place) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.admin_url)
+    await connection.execute("SET search_path TO worker")
+    yield connection
+    await connection.close()
+
+
+def entry(made: object = None) -> Entry:
+    return Entry(made or uuid7(), b"h" * 16, False, b"\xc0")  # type: ignore[arg-type]
+
+
+async def partitions(admin: asyncpg.Connection) -> set[str]:
+    rows = await admin.fetch(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'inbox'::regclass"
+    )
+    return {row[0] for row in rows}
+
+
+def name_of(hours_ago: int) -> str:
+    return f"inbox_{datetime.now(UTC) - timedelta(hours=hours_ago):%Y%m%d%H}"
+
+
+async def test_there_is_a_partition_for_every_hour_a_frame_may_be_from(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    found = await partitions(admin)
+    assert {name_of(24), name_of(1), name_of(0), name_of(-5), "inbox_keyed"} <= found
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    hours = (-24, -1, 0, 5)
+    await inbox.keep([entry(uuid7(now + hour * 3_600_000)) for hour in hours])
+    assert await admin.fetchval("SELECT count(*) FROM inbox") == len(hours)
+
+
+async def test_old_partitions_go_but_not_while_a_backup_reads_them(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    async with admin.transaction():
+        await admin.execute(f"LOCK TABLE {name_of(20)} IN ACCESS SHARE MODE")
+        await inbox.keep_partitions(2)
+        found = await partitions(admin)
+    assert name_of(20) in found
+    assert not {name_of(hours) for hours in (4, 10, 24)} & found
+    await inbox.keep_partitions(2)
+    assert name_of(20) not in await partitions(admin)
+
+
+async def test_keyed_rows_are_pruned_by_age(inbox: PostgresInbox, admin: asyncpg.Connection) -> None:
+    old, new = (keyed_id(ANONYMOUS, "a.b", key) for key in ("old", "new"))
+    await inbox.keep([entry(old), entry(new)])
+    await admin.execute("UPDATE inbox SET at = now() - interval '25 hours' WHERE id = $1", old)
+    await inbox.keep_partitions(24)
+    assert set(await inbox.find([old, new])) == {new}
+
+
+async def test_a_row_is_there_once_and_a_second_one_undoes_everything_beside_it(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    first, second = entry(), entry()
+    async with inbox.unit() as unit:
+        await unit.record([first])
+    with pytest.raises(AlreadyAnswered):
+        async with inbox.unit() as unit:
+            await unit.record([second, first])
+    assert set(await inbox.find([first.id, second.id])) == {first.id}
+    assert await inbox.keep([first, second]) == {second.id}
+
+
+async def test_a_locked_id_is_not_waited_for(inbox: PostgresInbox) -> None:
+    one, two = uuid7(), uuid7()
+    async with inbox.unit() as holder, inbox.unit() as other:
+        assert await holder.lock([one]) == {one}
+        assert await other.lock([one, two]) == {two}
+    async with inbox.unit() as later:
+        assert await later.lock([one]) == {one}
+
+
+async def test_attempts_are_counted_in_committed_rows(inbox: PostgresInbox) -> None:
+    made = uuid7()
+    assert [await inbox.count_attempt(made) for _ in range(3)] == [1, 2, 3]
