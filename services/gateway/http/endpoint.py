@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -18,10 +19,9 @@ from services.gateway.http.front import Front
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
-from services.gateway.http.table import ANYONE, USER, Route
+from services.gateway.http.table import ANYONE, PUBLIC, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
 from shared import context
-from shared.bus.requests import CallFailed
 from shared.contracts.base import FieldError, owner_of
 from shared.errors import Forbidden, Invalid
 
@@ -48,12 +48,13 @@ class Endpoint:
         incoming = request[INCOMING]
         incoming.template = self._template
         incoming.read_headers()
-        principal = gateway.callers.at_once(request.headers)
-        if principal is None:
-            principal = await gateway.callers.identify(request.headers)
-        incoming.principal = principal
-        if row.who is not ANYONE:
-            _admit(row, incoming)
+        if row.who is not PUBLIC:
+            principal = gateway.callers.at_once(request.headers)
+            if principal is None:
+                principal = await gateway.callers.identify(request.headers)
+            incoming.principal = principal
+            if row.who is not ANYONE:
+                _admit(row, incoming)
         if row.accepts:
             incoming.body = await read_body(request, row.accepts, self._limit)
         self._read(incoming)
@@ -117,12 +118,8 @@ class Endpoint:
         """202 once the broker has it on disk."""
         gateway = self._gateway
         caller = incoming.caller(message)
-        try:
+        with gateway.counted(message.topic, "accepted"):
             await gateway.requester.submit(message, caller)
-        except CallFailed as failure:
-            gateway.meter.call(message.topic, failure.code)
-            raise
-        gateway.meter.call(message.topic, "accepted")
         name = submissions.name_of(gateway.vault, incoming.principal, owner_of(message.topic), caller.id)
         applied = ", ".join(filter(None, ("respond-async", incoming.prefer.applied)))
         headers = {"Location": f"/v1/submissions/{name}", "Preference-Applied": applied}
@@ -130,31 +127,39 @@ class Endpoint:
 
     async def _stream(self, message: Any, incoming: Incoming) -> web.StreamResponse:
         """Headers go out with the first part, so that a refusal is still a problem."""
-        request = incoming.request
-        parts = self._gateway.requester.stream(message, incoming.caller(message))
+        gateway = self._gateway
+        parts = gateway.requester.stream(message, incoming.caller(message))
+        response = web.StreamResponse(headers=CIMultiDict({"Content-Type": self._row.part_type}))
         try:
-            first = await anext(parts, b"")
-            response = web.StreamResponse(headers=CIMultiDict({"Content-Type": self._row.part_type}))
-            self._front.dress(incoming, response)
-            await response.prepare(request)
-            try:
-                await response.write(first)
-                async for part in parts:
-                    await response.write(part)
-                await response.write_eof()
-            except BaseException as error:
-                # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
-                cut(request.transport)
-                if isinstance(error, ConnectionError) or not isinstance(error, Exception):
-                    raise
-                with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
-                    log.warning("stream_broke", reason=repr(error))
-                raise ConnectionAbortedError("the stream broke") from error
-            return response
+            with gateway.counted(message.topic):
+                first = await anext(parts, b"")
+                self._front.dress(incoming, response)
+                await response.prepare(incoming.request)
+                await _send(first, parts, response, incoming)
         finally:
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()
+        return response
+
+
+async def _send(
+    first: bytes, parts: AsyncIterator[bytes], response: web.StreamResponse, incoming: Incoming
+) -> None:
+    """Write the parts as fast as the client takes them; when they break off, so does the connection."""
+    try:
+        await response.write(first)
+        async for part in parts:
+            await response.write(part)
+        await response.write_eof()
+    except BaseException as error:
+        # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
+        cut(incoming.request.transport)
+        if isinstance(error, ConnectionError) or not isinstance(error, Exception):
+            raise
+        with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+            log.warning("stream_broke", reason=repr(error))
+        raise ConnectionAbortedError("the stream broke") from error
 
 
 def _admit(row: Route, incoming: Incoming) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TypeVar
 
 from aiohttp import web
@@ -54,17 +55,39 @@ class Gateway:
         return await self.missing()
 
     async def ask(self, message: Command[R] | Query[R], incoming: Incoming) -> R:
-        """Send a message, wait for its reply, count how it ended."""
-        try:
-            reply = await self.requester.ask(message, incoming.caller(message))
-        except Refusal:
-            self.meter.call(message.topic, "refused")
-            raise
-        except CallFailed as failure:
-            self.meter.call(message.topic, failure.code)
-            raise
-        self.meter.call(message.topic, "ok")
-        return reply
+        """Send a message and wait for its reply."""
+        with self.counted(message.topic):
+            return await self.requester.ask(message, incoming.caller(message))
+
+    def counted(self, topic: str, outcome: str = "ok") -> Counted:
+        """Counts how a call ends: with this outcome, or as its failure says."""
+        return Counted(self.meter, topic, outcome)
+
+
+class Counted:
+    """A `with` block that counts one call."""
+
+    __slots__ = ("_meter", "_outcome", "_topic")
+
+    def __init__(self, meter: Meter, topic: str, outcome: str) -> None:
+        self._meter, self._topic, self._outcome = meter, topic, outcome
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._meter.call(self._topic, self._outcome if error is None else _ending(error))
+
+
+def _ending(error: BaseException) -> str:
+    why = error.__cause__ or error  # a stream that broke tells its reason so
+    if isinstance(why, Refusal):
+        return "refused"
+    if isinstance(why, CallFailed):
+        return why.code
+    return "gone" if isinstance(why, ConnectionError | asyncio.CancelledError) else "failed"
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

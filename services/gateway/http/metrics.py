@@ -32,7 +32,7 @@ class Meter(Collector):
         timed.total += seconds
 
     def call(self, topic: str, outcome: str) -> None:
-        """Count one call: ok, accepted, refused, unavailable, outcome_unknown, internal."""
+        """Count one call: ok, accepted, refused, gone, failed, or the code of its failure."""
         self._calls[topic, outcome] += 1
 
     def collect(self) -> Iterator[Metric]:

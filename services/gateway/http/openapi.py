@@ -12,7 +12,7 @@ import msgspec
 from services.gateway.http.answers import PROBLEM
 from services.gateway.http.problems import PROBLEMS
 from services.gateway.http.submissions import Accepted, ProblemBody
-from services.gateway.http.table import ANYONE, JSON, USER, Route, Routes
+from services.gateway.http.table import JSON, PUBLIC, Route, Routes, Who
 from services.gateway.http.validate import members
 from services.gateway.settings import Settings
 from shared.contracts.base import Command
@@ -109,6 +109,13 @@ def _say_times(kind: type[msgspec.Struct], component: Schema) -> None:
                     each["format"] = "date-time"
 
 
+_SECURITY_OF: dict[Who, list[dict[str, list[str]]]] = {
+    Who.ANYONE: [{}, {"token": []}, {"key": []}],
+    Who.USER: [{"token": []}],
+    Who.KEY_OR_USER: [{"token": []}, {"key": []}],
+}
+
+
 def _types(row: Route) -> Iterable[Any]:
     if row.answers != 204 and row.shows is not None:
         yield row.shows
@@ -126,10 +133,8 @@ def _operation(row: Route, tag: str, known: Mapping[int, Schema], settings: Sett
     }
     if row.message is not None:
         operation["description"] = f"{_text(row.message)}\n\nMessage: `{row.message.topic}`."
-    if row.who is not ANYONE:
-        operation["security"] = [{"token": []}] if row.who is USER else [{"token": []}, {"key": []}]
-    elif row.message is not None:
-        operation["security"] = [{}, {"token": []}, {"key": []}]
+    if row.who is not PUBLIC:
+        operation["security"] = _SECURITY_OF[row.who]
     if row.accepts:
         operation["requestBody"] = _request_body(row, known, getattr(settings, row.limit))
     return operation
@@ -240,7 +245,9 @@ def _content(row: Route, known: Mapping[int, Schema]) -> Schema:
 
 def _codes(row: Route) -> Iterable[str]:
     yield from _EVERYWHERE
-    yield from ("unauthorized", "invalid", "not_found")
+    yield from ("invalid", "not_found")
+    if row.who is not PUBLIC:
+        yield "unauthorized"
     if row.message is not None:
         yield from ("forbidden", *_ASKING)
     if row.message is not None and issubclass(row.message, Command):

@@ -16,7 +16,7 @@ from services.gateway.http.answers import JSON, answer, to_json
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.problems import PROBLEMS, Problem
-from services.gateway.http.table import Routes
+from services.gateway.http.table import ANYONE, Routes
 from shared import http
 from shared.contracts.base import owner_of
 from shared.contracts.registry import kind_of, messages
@@ -130,7 +130,10 @@ async def services(incoming: Incoming, gateway: Gateway) -> web.Response:
 
 
 @routes.page(
-    "/v1/submissions/{name}", "What became of a request answered with 202", submissions.SubmissionState
+    "/v1/submissions/{name}",
+    "What became of a request answered with 202",
+    submissions.SubmissionState,
+    who=ANYONE,
 )
 async def submission(incoming: Incoming, gateway: Gateway) -> web.Response:
     """queued, stored with what it answered, or refused with the problem; 404 for anybody else."""

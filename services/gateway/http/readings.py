@@ -114,8 +114,16 @@ def write(incoming: Incoming, vault: Vault) -> WriteReadings:
         format=FORMATS.get(request.headers["Content-Type"]) or FORMATS[request.content_type],
         body=incoming.body,
         strict=incoming.prefer.strict,
-        **structs.asdict(incoming.query),
+        **zoned(incoming.query),
     )
+
+
+def zoned(query: Struct) -> dict[str, Any]:
+    """The fields of a query; the plus of an offset that nobody encoded came as a space."""
+    fields = structs.asdict(query)
+    if fields["timezone"].startswith(" "):
+        fields["timezone"] = "+" + fields["timezone"][1:]
+    return fields
 
 
 def page(incoming: Incoming, vault: Vault) -> ListReadings:
@@ -129,9 +137,7 @@ def export(form: Literal["csv", "ndjson"]) -> Any:
     """What makes the message of a file of this format."""
 
     def make(incoming: Incoming, vault: Vault) -> ExportReadings:
-        return ExportReadings(
-            dataset_id=incoming.path.dataset_id, format=form, **structs.asdict(incoming.query)
-        )
+        return ExportReadings(dataset_id=incoming.path.dataset_id, format=form, **zoned(incoming.query))
 
     return make
 

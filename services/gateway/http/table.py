@@ -24,14 +24,18 @@ JSON = ("application/json",)
 
 
 class Who(Enum):
-    """Who may call a route at all; what they may do there the service decides."""
+    """Who may call a route at all; what they may do there the service decides.
 
+    Of a public one nobody asks who calls: health and documentation are there while auth is away.
+    """
+
+    PUBLIC = "public"
     ANYONE = "anyone"
     USER = "user"
     KEY_OR_USER = "key or user"
 
 
-ANYONE, USER, KEY_OR_USER = Who.ANYONE, Who.USER, Who.KEY_OR_USER
+PUBLIC, ANYONE, USER, KEY_OR_USER = Who.PUBLIC, Who.ANYONE, Who.USER, Who.KEY_OR_USER
 
 Make = Callable[[Incoming, Vault], Message]
 Show = Callable[[Any, Vault], Any]
@@ -118,7 +122,7 @@ class Routes:
         """Answer a GET without asking a service."""
 
         def register(handle: Handle) -> Handle:
-            row = {"path_form": _path_of_texts(path), "answers": 200, "who": ANYONE, **more}
+            row = {"path_form": _path_of_texts(path), "answers": 200, "who": PUBLIC, **more}
             self.rows.append(
                 Route(method="GET", path=path, summary=summary, shows=shows, handle=handle, **row)
             )

@@ -161,7 +161,7 @@ async def test_clearing_a_dataset_has_to_be_said(house: House, token: str) -> No
 async def test_a_file_is_streamed(house: House, token: str, name: str, kind: str) -> None:
     made = await house.dataset(token)
     answer = await house.request(
-        "GET", f"/v1/datasets/{made['id']}/readings.{name}?timezone=%2B01:00", token=token
+        "GET", f"/v1/datasets/{made['id']}/readings.{name}?timezone=+01:00", token=token
     )
     assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
     assert answer.headers["Transfer-Encoding"] == "chunked"

@@ -242,5 +242,5 @@ async def test_a_route_says_what_it_needs(house: House, token: str) -> None:
     made = await house.dataset(token)
     key = await house.request("GET", "/v1/datasets", headers={"X-API-Key": made["read_key"]})
     assert (key.status, key.json["code"]) == (403, "forbidden")
-    bad = await house.request("GET", "/healthz", token="rubbish")
+    bad = await house.request("GET", "/v1/datasets", token="rubbish")
     assert bad.status == 401

@@ -51,7 +51,8 @@ async def test_a_break_in_the_middle_does_not_look_like_the_end(house: House, pa
         with pytest.raises(ConnectionResetError):
             await reader.read()
         writer.close()
-    assert (await house.request("GET", "/healthz")).status == 200
+    text = (await house.request("GET", "/metrics")).body.decode()
+    assert 'calls_total{outcome="internal",topic="ingest.export_readings"} 2.0' in text
 
 
 async def test_a_client_that_does_not_read_stops_the_service_and_one_that_goes_ends_it(
