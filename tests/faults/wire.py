@@ -42,12 +42,15 @@ class Wire:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self.connects = 0
+        self.asked = 0
+        """Requests on the connection that is open now."""
 
     async def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Answer:
         """Send one request and read all of its answer; raises NotSent or NoAnswer."""
         reader, writer = await self._open()
+        self.asked += 1
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 writer.write(_request(method, path, f"{self._host}:{self._port}", body, headers or {}))
@@ -70,8 +73,14 @@ class Wire:
         except (OSError, TimeoutError) as error:
             raise NotSent(repr(error)) from error
         self._reader, self._writer = made
-        self.connects += 1
+        self.connects, self.asked = self.connects + 1, 0
         return made
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connection, if there is one."""

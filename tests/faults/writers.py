@@ -72,14 +72,12 @@ class Writers:
             task.cancel()
 
     async def _write_on(self, target: Target, name: str) -> None:
-        wire, ledger = Wire(self._url), self.ledgers[target.id]
-        try:
+        ledger = self.ledgers[target.id]
+        with Wire(self._url) as wire:
             while not self._stopping:
                 values = list(itertools.islice(self._values, random.choice((1, 1, LARGEST_LIST))))
                 ledger.attempted.update(values)
                 await self._write(wire, target, ledger, f"{name}-{values[0]}", values)
-        finally:
-            wire.close()
 
     async def _write(
         self, wire: Wire, target: Target, ledger: Ledger, key: str, values: Sequence[int]
