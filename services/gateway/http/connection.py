@@ -165,10 +165,10 @@ class Connection(RequestHandler):
         """What aiohttp found wrong before there was a request, or after our own net failed."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
             raise ConnectionError("the client is gone, or its answer has begun and cannot become another one")
-        code, detail = _code_of(exc) if status == 400 else ("internal", "")
+        code = _code_of(exc) if status == 400 else "internal"
         if code == "internal":
             self.log_exception("the gateway failed", exc_info=exc)
-        response = problem(code, PROBLEMS[code].status, detail, uuid7().hex)
+        response = problem(code, PROBLEMS[code].status, "", uuid7().hex)
         response.force_close()
         return response
 
@@ -182,13 +182,12 @@ def cut(transport: asyncio.Transport | None) -> None:
     transport.abort()
 
 
-def _code_of(error: BaseException | None) -> tuple[str, str]:
+def _code_of(error: BaseException | None) -> str:
     if isinstance(error, LineTooLong):
-        too_long = error.args[1] == LINE_BYTES
-        return ("uri_too_long" if too_long else "headers_too_large"), ""
-    if isinstance(error, BadHttpMessage) and "Too many headers" in str(error.message):
-        return "headers_too_large", ""
-    return "bad_request", ""
+        return "uri_too_long" if error.args[1] == LINE_BYTES else "headers_too_large"
+    if isinstance(error, BadHttpMessage) and "Too many headers" in error.message:
+        return "headers_too_large"
+    return "bad_request"
 
 
 def _raw_problem(code: str) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ORIGIN, SERVER
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import istr
+from multidict import CIMultiDict, istr
 
 from services.gateway.http.answers import problem
 from services.gateway.http.connection import SlowBody
@@ -120,12 +120,12 @@ class Front:
         if self._stopping.is_set():
             response.force_close()
 
-    def _allow_origin(self, origin: str | None, headers: MutableMapping[str, str]) -> None:
+    def _allow_origin(self, origin: str | None, headers: CIMultiDict[str]) -> None:
         """Pages of the allowed origins may read the answer; never with cookies."""
         if "*" in self._origins:
             headers[ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
         else:
-            headers["Vary"] = "Origin"
+            headers.add("Vary", "Origin")
             if origin is None or origin not in self._origins:
                 return
             headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin

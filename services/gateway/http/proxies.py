@@ -7,12 +7,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_FOR
 
+from shared.settings import BadSettings
+
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 def networks(text: str) -> Networks:
-    """Addresses and networks separated by spaces; raises ValueError."""
-    return tuple(ip_network(part, strict=False) for part in text.split())
+    """Addresses and networks separated by spaces; raises BadSettings."""
+    try:
+        return tuple(ip_network(part, strict=False) for part in text.split())
+    except ValueError as error:
+        raise BadSettings(f"POSTHOUSE_TRUSTED_PROXIES: {error}") from error
 
 
 def client_of(request: web.BaseRequest, trusted: Networks) -> str:

@@ -33,12 +33,12 @@ class Listener(web.Server):
         return Connection(self, self._limits, loop=self._loop, **self._options)
 
     def _check(self) -> None:
+        self._next = self._loop.call_later(self._period, self._check)
         # What would be overdue before the next look is closed now: late by nothing, early by a period.
         soon = self._loop.time() + self._period
         for connection in self.connections:
             if isinstance(connection, Connection):
                 connection.check(soon)
-        self._next = self._loop.call_later(self._period, self._check)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (overrides)
         """Close what is left."""

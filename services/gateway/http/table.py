@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -19,7 +19,6 @@ from services.gateway.http.validate import WholeNumber
 from shared.contracts.base import Command, Message, Nothing, Query, reply_type
 from shared.vault import Vault
 
-M = TypeVar("M", bound=Message)
 JSON = ("application/json",)
 
 
@@ -80,7 +79,6 @@ class Route:
     part_type: str = ""
     handle: Handle | None = None
     refuses: tuple[str, ...] = ()
-    description: str = ""
 
     @property
     def template(self) -> str:

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from services.gateway.http.proxies import networks
 from shared.contracts.ingest import ListDatasets
+from shared.settings import BadSettings
 from shared.vault import Vault
 from tests.unit.gateway.door import House, open_house
 
@@ -49,6 +51,11 @@ async def test_a_forwarded_address_is_believed_from_our_proxy_only(vault: Vault)
     assert await client("127.0.0.0/8", "1.2.3.4, rubbish") == "127.0.0.1"
     assert await client("127.0.0.0/8 ::1", "2001:db8::1") == "2001:db8::1"
     assert await client("127.0.0.0/8", ",,") == "127.0.0.1"
+
+
+def test_a_proxy_that_is_no_address_is_a_bad_setting() -> None:
+    with pytest.raises(BadSettings, match="POSTHOUSE_TRUSTED_PROXIES"):
+        networks("127.0.0.1 proxy.example")
 
 
 async def test_a_problem_names_the_request(house: House) -> None:
