@@ -37,6 +37,15 @@ FORMATS: dict[str, BodyFormat] = {
 TimeZone = Annotated[
     str, Meta(max_length=64, description="IANA name or +hh:mm: how to read times that have no offset.")
 ]
+Start = Annotated[datetime | None, Meta(description="From this time on (RFC 3339 with an offset).")]
+End = Annotated[datetime | None, Meta(description="Before this time (RFC 3339 with an offset).")]
+Tags = Annotated[tuple[str, ...], Meta(description="Tags of variables, separated by commas; absent: all.")]
+TimeColumn = Annotated[
+    str, Meta(max_length=200, description="Name of the column that has the time; `at` when absent.")
+]
+TimeFormat = Annotated[
+    str, Meta(max_length=100, description="How times are written, as strptime has it; else RFC 3339.")
+]
 Value = int | float | str | None
 
 
@@ -56,40 +65,42 @@ class WriteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the body is to be read; `source` and `position` make an import resumable."""
 
     timezone: TimeZone = ""
-    source: Annotated[str, Meta(max_length=200)] = ""
-    position: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    time_column: Annotated[str, Meta(max_length=200)] = ""
-    time_format: Annotated[str, Meta(max_length=100)] = ""
+    source: Annotated[str, Meta(max_length=200, description="Name of an import, to resume it.")] = ""
+    position: Annotated[
+        int, Meta(ge=0, le=2**63 - 1, description="How far the import is with this request: a line.")
+    ] = 0
+    time_column: TimeColumn = ""
+    time_format: TimeFormat = ""
 
 
 class RangeQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which readings: start <= at < end; `variables` are tags separated by commas."""
 
-    start: datetime | None = None
-    end: datetime | None = None
-    after: str | None = None
+    start: Start = None
+    end: End = None
+    after: Annotated[str | None, Meta(description="`next` of the page before.")] = None
     limit: Limit = 100
     order: Literal["asc", "desc"] = "desc"
-    variables: tuple[str, ...] = ()
+    variables: Tags = ()
     timezone: TimeZone = ""
 
 
 class ExportQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which readings, and how a file writes their times."""
 
-    start: datetime | None = None
-    end: datetime | None = None
-    variables: tuple[str, ...] = ()
+    start: Start = None
+    end: End = None
+    variables: Tags = ()
     timezone: TimeZone = ""
-    time_column: Annotated[str, Meta(max_length=200)] = ""
-    time_format: Annotated[str, Meta(max_length=100)] = ""
+    time_column: TimeColumn = ""
+    time_format: TimeFormat = ""
 
 
 class DeleteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which readings go: start <= at < end, or `all=true`."""
 
-    start: datetime | None = None
-    end: datetime | None = None
+    start: Start = None
+    end: End = None
     all: bool = False
     timezone: TimeZone = ""
 
