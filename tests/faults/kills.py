@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +35,26 @@ class Killer:
     trigger: Path
     kills: list[Kill] = field(default_factory=list)
 
-    async def kill(self, name: str) -> None:
-        """`kill -9` one process of the instance, and see it come back."""
+    async def kill(self, *names: str) -> None:
+        """`kill -9` these processes of the instance at once, and see them come back."""
         await self._loaded()
-        flying, pid = self.writers.in_flight, self.posthouse.kill(name)
-        began = time.monotonic()
-        await self.posthouse.another(name, pid)
-        await self._recovered(f"kill -9 {name}", flying, began)
+        await until(lambda: all(map(self.posthouse.pid, names)), "all of them run")
+        flying, began = self.writers.in_flight, time.monotonic()
+        killed = {name: self.posthouse.kill(name) for name in names}
+        for name, pid in killed.items():
+            await self.posthouse.another(name, pid)
+        await self._recovered(f"kill -9 {', '.join(names)}", flying, began)
+
+    async def freeze(self, name: str, seconds: float) -> None:
+        """Stop a process without ending it: it holds its connections and says nothing."""
+        await self._loaded()
+        flying, began = self.writers.in_flight, time.monotonic()
+        self.posthouse.kill(name, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.posthouse.kill(name, signal.SIGCONT)
+        await self._recovered(f"{name} silent for {seconds:.0f} s", flying, began)
 
     async def kill_after_commit(self, commits: int) -> None:
         """An ingest process dies between its commit and its ack, `commits` commits from now."""
