@@ -49,10 +49,11 @@ def watcher(link: Connected, requester: BusRequester, callers: Callers, queues: 
 
 
 def counter(requester: BusRequester) -> Processes:
-    """How many processes take from the queue of each service."""
+    """How many processes take from the queue of each service; its other queues count nobody twice."""
 
     def processes() -> Mapping[str, int]:
-        return {name: depth.consumers for name, depth in requester.depths.items() if depth.present}
+        own = {name: depth for name, depth in requester.depths.items() if "." not in name and depth.present}
+        return {name: depth.consumers for name, depth in own.items()}
 
     return processes
 

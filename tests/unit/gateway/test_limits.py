@@ -68,7 +68,7 @@ SLOW = {
 async def test_a_slow_client_is_closed_in_time(hasty: House, name: str) -> None:
     first, again, status = SLOW[name]
     seconds, said = await seconds_until_closed(hasty, first, again)
-    assert SHORT / 2 <= seconds < SHORT + 1.5
+    assert SHORT / 2 <= seconds < SHORT + 4
     assert said.split(b"\r\n")[0].split(b" ")[1:2] == ([status] if status else [])
     if status == b"408":
         assert b"slow_request" in said
@@ -128,4 +128,4 @@ async def test_honest_clients_are_served_while_others_dawdle(hasty: House) -> No
         slow = [group.create_task(seconds_until_closed(hasty, b"GET / HTTP/1.1\r\n")) for _ in range(100)]
         honest = [group.create_task(hasty.request("GET", "/healthz")) for _ in range(20)]
     assert [task.result().status for task in honest] == [200] * 20
-    assert max(task.result()[0] for task in slow) < SHORT + 2
+    assert max(task.result()[0] for task in slow) < SHORT + 4

@@ -144,6 +144,7 @@ async def test_what_is_missing_is_named_until_nothing_is(link: MemoryLink, vault
     assert await missing() == {"auth": "no signing keys yet"}
     await callers.learn_signing_keys()
     assert await missing() == {}
+    requester.depths["ingest.queries"] = Depth(0, 2)
     assert counter(requester)() == {"auth": 1, "ingest": 2}
 
 
