@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.kills import HOOKS, Kill, Killer
-from tests.faults.ledger import Findings, compare
+from tests.faults.stored import Stored, look, settled, total
 from tests.faults.writers import Target, Writers
-from tests.journeys.instance import OwnPosthouse, make_dataset, own_posthouse, sign_up, until_it_is
+from tests.journeys.instance import make_dataset, own_posthouse, sign_up
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -28,16 +28,10 @@ class Report:
     """What the journey found."""
 
     kills: Sequence[Kill]
-    findings: dict[str, Findings]
-    ledgers: dict[str, dict[str, int]]
-    numbered: dict[str, list[int]]
+    stored: list[Stored]
     answers: dict[str, int]
     wrong: list[str]
     dead: int
-
-    def total(self, name: str) -> int:
-        """One figure over all datasets."""
-        return sum(getattr(found, name) for found in self.findings.values())
 
 
 async def journey(directory: Path, *, inbox: str, full: bool) -> Report:
@@ -65,76 +59,26 @@ async def journey(directory: Path, *, inbox: str, full: bool) -> Report:
         finally:
             writers.cancel()
         await settled(posthouse)
-        return await report(posthouse, token, writers, killer)
-
-
-async def settled(posthouse: OwnPosthouse) -> None:
-    """Return when ingest's queue has been empty for longer than RabbitMQ takes to notice (5 s)."""
-    quiet_since = 0.0
-
-    async def is_quiet() -> bool:
-        nonlocal quiet_since
-        if (await posthouse.management("GET", "queues/%2F/ingest")).get("messages") != 0:
-            quiet_since = 0.0
-        else:
-            quiet_since = quiet_since or time.monotonic()
-        return quiet_since != 0.0 and time.monotonic() - quiet_since > 6
-
-    await until_it_is(is_quiet, "ingest's queue is empty")
-
-
-async def report(posthouse: OwnPosthouse, token: str, writers: Writers, killer: Killer) -> Report:
-    """Compare what was promised with the rows of the tables."""
-    findings, ledgers, numbered = {}, {}, {}
-    for dataset_id, ledger in writers.ledgers.items():
-        rows = await posthouse.sql(
-            """
-            SELECT r.entry, r.numbers[1]::bigint AS value
-            FROM ingest.reading r JOIN ingest.dataset d ON d.number = r.dataset
-            WHERE d.id = $1 ORDER BY r.entry
-            """,
-            dataset_id,
-        )
-        findings[dataset_id] = compare(ledger, [(row["entry"], row["value"]) for row in rows])
-        numbered[dataset_id] = [row["entry"] for row in rows]
-        ledgers[dataset_id] = await asyncio.to_thread(
-            posthouse.ask, f"/v1/datasets/{dataset_id}/ledger", None, token
-        )
-    return Report(
-        killer.kills,
-        findings,
-        ledgers,
-        numbered,
-        dict(writers.answers),
-        writers.wrong,
-        await posthouse.depth("dead.ingest"),
-    )
+        found = await look(posthouse, token, writers)
+        dead = await posthouse.depth("dead.ingest")
+    return Report(killer.kills, found, dict(writers.answers), writers.wrong, dead)
 
 
 def show(found: Report) -> None:
     """The figures, for whoever runs this with -s or -rP."""
     for kill in found.kills:
-        print(
-            f"{kill.what[:50]:<50} {kill.in_flight:>4} in flight, {kill.seconds:5.2f} s to the next promise"
-        )
-    names = ("attempted", "acknowledged", "stored", "lost", "doubled", "unexpected", "misnumbered")
-    print({name: found.total(name) for name in names}, found.answers)
+        print(f"{kill.what[:50]:<50} {kill.in_flight:>4} in flight, {kill.seconds:5.2f} s to a new promise")
+    print(total(found.stored), found.answers)
 
 
 async def test_what_was_acknowledged_is_stored_once_whatever_is_killed(tmp_path: Path) -> None:
     found = await journey(tmp_path, inbox="on", full=True)
     show(found)
+    figures = total(found.stored)
     assert found.wrong == []
-    assert found.total("lost") == 0
-    assert found.total("doubled") == 0
-    assert found.total("unexpected") == 0
-    assert found.total("misnumbered") == 0
-    assert found.total("acknowledged") == found.total("attempted") == found.total("stored")
-    for dataset_id, entries in found.numbered.items():
-        assert entries == list(range(1, len(entries) + 1))
-        ledger = found.ledgers[dataset_id]
-        assert (ledger["stored"], ledger["last_entry"]) == (len(entries), len(entries))
-        assert ledger["in_flight"] == 0
+    assert figures["lost"] == figures["doubled"] == figures["unexpected"] == figures["misnumbered"] == 0
+    assert figures["acknowledged"] == figures["attempted"] == figures["stored"]
+    assert all(one.is_numbered for one in found.stored)
     assert found.dead == 0
     assert len(found.kills) == 14
 
@@ -142,5 +86,6 @@ async def test_what_was_acknowledged_is_stored_once_whatever_is_killed(tmp_path:
 async def test_without_the_inbox_the_same_journey_finds_doubles(tmp_path: Path) -> None:
     found = await journey(tmp_path, inbox="off", full=False)
     show(found)
-    assert found.total("doubled") > 0
-    assert found.total("lost") == 0
+    figures = total(found.stored)
+    assert figures["doubled"] > 0
+    assert figures["lost"] == 0
