@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.timeout(300)
 def pasted(posthouse: Posthouse, tmp_path: Path) -> list[str]:
     """What the session prints; every command of it must succeed."""
     shell = shutil.which("dash") or "sh"
-    (tmp_path / ".local").symlink_to(posthouse.directory)
+    with suppress(FileExistsError):
+        (tmp_path / ".local").symlink_to(posthouse.directory)
     done = subprocess.run(
         [shell, "-eu"],
         input=curl_session(),
@@ -31,10 +33,14 @@ def pasted(posthouse: Posthouse, tmp_path: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("time", ["the first time", "again"])
-def test_the_session_can_be_pasted(posthouse: Posthouse, tmp_path: Path, time: str) -> None:
-    printed = "\n".join(pasted(posthouse, tmp_path))
-    assert ("there is an account already" in printed) == (time == "again")
+def test_the_session_can_be_pasted_and_pasted_again(posthouse: Posthouse, tmp_path: Path) -> None:
+    for _ in range(2):
+        printed = "\n".join(pasted(posthouse, tmp_path))
+        check(printed)
+    assert "there is an account already" in printed
+
+
+def check(printed: str) -> None:
     assert printed.count('"entry":1') == 2  # the repeat under the same key was answered alike
     assert '"no_such_time"' in printed
     assert printed.endswith(

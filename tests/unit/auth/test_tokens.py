@@ -16,10 +16,17 @@ from services.auth.rules import Person
 from services.auth.tokens import Issuer
 from shared.vault import SealBroken, Vault
 
-NOW = datetime.now(UTC)
-ANN = Person(UUID(int=1), "default", "ann", "ann@example.org", ("administrator",), NOW)
+ANN = Person(
+    UUID(int=1), "default", "ann", "ann@example.org", ("administrator",), datetime(2026, 1, 1, tzinfo=UTC)
+)
 SESSION = UUID(int=2)
 REQUIRED = ["exp", "iat", "sub", "iss", "aud", "jti", "sid"]
+
+
+@pytest.fixture
+def now() -> datetime:
+    """Of this test: a run may take longer than a token lives."""
+    return datetime.now(UTC)
 
 
 def verified(token: str, public_key: bytes) -> dict[str, Any]:
@@ -28,10 +35,10 @@ def verified(token: str, public_key: bytes) -> dict[str, Any]:
     return jwt.decode(token, key, ["EdDSA"], {"require": REQUIRED}, audience="posthouse", issuer="posthouse")
 
 
-def test_it_tells_who_where_and_until_when(vault: Vault) -> None:
+def test_it_tells_who_where_and_until_when(vault: Vault, now: datetime) -> None:
     issuer = Issuer(vault, 600)
     key = issuer.new_key()
-    token = issuer.issue(key, ANN, SESSION, NOW)
+    token = issuer.issue(key, ANN, SESSION, now)
     assert jwt.get_unverified_header(token) == {"alg": "EdDSA", "typ": "at+jwt", "kid": key.kid}
     claims = verified(token, key.public_key)
     assert len(claims.pop("jti")) == 36
@@ -40,39 +47,41 @@ def test_it_tells_who_where_and_until_when(vault: Vault) -> None:
         "aud": "posthouse",
         "sub": str(ANN.id),
         "sid": str(SESSION),
-        "iat": int(NOW.timestamp()),
-        "exp": int(NOW.timestamp()) + 600,
+        "iat": int(now.timestamp()),
+        "exp": int(now.timestamp()) + 600,
         "project": "default",
         "roles": ["administrator"],
         "name": "ann",
     }
 
 
-def test_two_tokens_are_never_the_same(vault: Vault) -> None:
+def test_two_tokens_are_never_the_same(vault: Vault, now: datetime) -> None:
     issuer = Issuer(vault, 600)
     key = issuer.new_key()
-    assert issuer.issue(key, ANN, SESSION, NOW) != issuer.issue(key, ANN, SESSION, NOW)
+    assert issuer.issue(key, ANN, SESSION, now) != issuer.issue(key, ANN, SESSION, now)
 
 
-def test_it_is_refused_when_it_is_over_and_under_another_key(vault: Vault) -> None:
+def test_it_is_refused_when_it_is_over_and_under_another_key(vault: Vault, now: datetime) -> None:
     issuer = Issuer(vault, 600)
     key = issuer.new_key()
     with pytest.raises(jwt.ExpiredSignatureError):
-        verified(issuer.issue(key, ANN, SESSION, NOW - timedelta(seconds=601)), key.public_key)
+        verified(issuer.issue(key, ANN, SESSION, now - timedelta(seconds=601)), key.public_key)
     with pytest.raises(jwt.InvalidSignatureError):
-        verified(issuer.issue(key, ANN, SESSION, NOW), issuer.new_key().public_key)
+        verified(issuer.issue(key, ANN, SESSION, now), issuer.new_key().public_key)
 
 
-def test_another_process_with_the_same_server_key_signs_with_a_stored_key(vault: Vault) -> None:
+def test_another_process_with_the_same_server_key_signs_with_a_stored_key(
+    vault: Vault, now: datetime
+) -> None:
     key = Issuer(vault, 600).new_key()
-    assert verified(Issuer(vault, 600).issue(key, ANN, SESSION, NOW), key.public_key)
+    assert verified(Issuer(vault, 600).issue(key, ANN, SESSION, now), key.public_key)
 
 
-def test_a_stored_key_is_of_no_use_without_the_server_key(vault: Vault) -> None:
+def test_a_stored_key_is_of_no_use_without_the_server_key(vault: Vault, now: datetime) -> None:
     key = Issuer(vault, 600).new_key()
     with pytest.raises(SealBroken):
-        Issuer(Vault(new_secret_key()), 600).issue(key, ANN, SESSION, NOW)
+        Issuer(Vault(new_secret_key()), 600).issue(key, ANN, SESSION, now)
     with pytest.raises(SealBroken):
         Issuer(vault, 600).issue(
-            replace(key, locked_private_key=key.locked_private_key[:-1]), ANN, SESSION, NOW
+            replace(key, locked_private_key=key.locked_private_key[:-1]), ANN, SESSION, now
         )
