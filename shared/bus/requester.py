@@ -25,7 +25,8 @@ from shared.errors import Refusal, TooMany
 
 log = structlog.get_logger()
 R = TypeVar("R")
-GRACE_SECONDS = 0.5
+# Beyond the deadline, for the 503 of a service that held the frame until then.
+GRACE_SECONDS = 0.15
 AGAIN_SECONDS = 0.05
 
 

@@ -22,6 +22,12 @@ from shared.contracts.submissions import RefusalBody, Submission
 from shared.errors import Away, Refusal, Retry
 
 TRIES = 4
+BUSY = Outcome(
+    Ending.BUSY,
+    refusal=RefusalBody(
+        status=409, code="still_running", detail="this key is being worked on", retry_after=1
+    ),
+)
 MakeDeps = Callable[[Call], Any]
 _refusals = msgspec.msgpack.Decoder(RefusalBody)
 
@@ -92,7 +98,7 @@ class Runner:
             try:
                 async with self._inbox.unit() as unit:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
-                        return Outcome(Ending.BUSY)
+                        return BUSY
                     done = await route.handler(message, self._deps(frame, unit.db))
                     outcome = self._done(frame, done)
                     await unit.record([_entry(frame, outcome)])
@@ -159,7 +165,7 @@ class Runner:
                     keyed = [work.frame.id for work in works if _keyed(work.frame.id)]
                     if keyed:
                         free = await unit.lock(keyed)
-                        busy = {name: Outcome(Ending.BUSY) for name in keyed if name not in free}
+                        busy = {name: BUSY for name in keyed if name not in free}
                     return await self._batch_in(unit, route, works, messages, busy)
             except CommitUnknown as error:
                 for work in works:

@@ -16,17 +16,16 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from shared.bus import codec
-from shared.bus.codec import Frame, ReplyFrame
-from shared.bus.endings import Endings, Outcome, Taken, Work, refusal_of
+from shared.bus.codec import Frame
+from shared.bus.endings import Endings, Outcome, Taken, Work
 from shared.bus.inbox import Inbox
-from shared.bus.link import Delivery, Link, Nacked, NotPublished, Outgoing, Subscription, Unroutable
+from shared.bus.link import Delivery, Link, Subscription
 from shared.bus.routes import Route, Routes
 from shared.bus.running import MakeDeps, Runner
-from shared.bus.topology import REPLIES
+from shared.bus.streaming import Streamer
 from shared.bus.verdict import Broker, Ending, Verdict, judge
 from shared.contracts.base import may_send
 from shared.contracts.submissions import GetSubmission, RefusalBody, get_submission
-from shared.errors import Refusal
 
 log = structlog.get_logger()
 
@@ -34,7 +33,6 @@ Tell = Callable[[Frame, Ending], None]
 PREFETCH = 64
 MOST_IN_BATCH = 256
 MOST_BATCH_BYTES = 4 << 20
-PART_AGAIN_SECONDS = 0.02
 PROBE_SECONDS = 1.0
 HELD_CHECK_SECONDS = 0.05
 
@@ -99,6 +97,7 @@ class Service:
         self._limits = limits
         self._clock = clock
         self._runner = Runner(routes, inbox, make_deps, inbox_hours=limits.inbox_hours, clock=clock)
+        self._streamer = Streamer(link, inbox, self._runner, clock)
         self._endings = Endings(routes.service, link, short_wait=limits.waits[0], clock=clock)
         self._meters = Meters(registry or CollectorRegistry())
         self._tracks = self._make_tracks()
@@ -262,7 +261,7 @@ class Service:
             route = self._routes.table.get(work.frame.topic)
             started = time.perf_counter()
             if route is not None and route.shape == "stream":
-                outcome = await self._stream(route, work)
+                outcome = await self._streamer.run(route, work)
             elif route is None:
                 outcome = await self._answer_submission(work)
             else:
@@ -399,70 +398,6 @@ class Service:
                     self._endings.carry_out(
                         each, Outcome(Ending.AWAY, refusal=refusal), Verdict(Broker.ACK, 503)
                     )
-
-    # -- streams ---------------------------------------------------------------------------------------
-
-    async def _stream(self, route: Route, work: Work) -> Outcome:
-        """Publish numbered parts to the request's queue; full = wait and repeat, returned = stop."""
-        left = work.frame.seconds_left(self._clock())
-        if left is not None and left <= 0:
-            return Outcome(Ending.EXPIRED)
-        message = self._runner.decoded(route, work.frame)
-        if isinstance(message, Outcome):
-            return message
-        number = 0
-        parts = route.handler(message, self._runner.deps_for_query(work.frame))
-        try:
-            async for part in parts:
-                await self._part(
-                    work,
-                    ReplyFrame(
-                        id=work.frame.id,
-                        call=work.frame.call,
-                        body=msgspec.Raw(codec.encode(part)),
-                        part=number,
-                        last=False,
-                    ),
-                )
-                number += 1
-            await self._part(work, ReplyFrame(id=work.frame.id, call=work.frame.call, part=number))
-        except Unroutable:
-            log.info("stream_stopped", topic=work.frame.topic, parts=number)
-        except Refusal as refusal:
-            await self._last_words(work, number, refusal_of(refusal))
-        except Exception as error:
-            away = self._inbox.away(error)
-            log.error("stream_failed", topic=work.frame.topic, parts=number, exc_info=error)
-            status, code = (503, "unavailable") if away else (500, "internal")
-            await self._last_words(work, number, RefusalBody(status=status, code=code))
-        finally:
-            await parts.aclose()
-        return Outcome(Ending.STREAMED)
-
-    async def _part(self, work: Work, reply: ReplyFrame) -> None:
-        message = Outgoing(
-            REPLIES,
-            work.taken.delivery.properties.reply_to,
-            codec.join([codec.encode(reply)]),
-            persistent=False,
-        )
-        while True:
-            try:
-                await self._link.publish(message)
-                return
-            except Unroutable:
-                raise
-            except Nacked:
-                await asyncio.sleep(PART_AGAIN_SECONDS)
-            except NotPublished as error:
-                raise Unroutable("the connection was lost, and the requester's queue with it") from error
-
-    async def _last_words(self, work: Work, number: int, refusal: RefusalBody) -> None:
-        reply = ReplyFrame(
-            id=work.frame.id, call=work.frame.call, status=refusal.status, refusal=refusal, part=number
-        )
-        with suppress(NotPublished):
-            await self._part(work, reply)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
