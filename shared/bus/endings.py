@@ -158,13 +158,13 @@ class Endings:
             if left == 0:
                 work.taken.settle()
 
+        if verdict.status:
+            left += 1
+            self._reply(work, verdict.status, outcome, one_done)
         if outcome.events:
             for encoded in _events_decoder.decode(outcome.events):
                 left += 1
                 self._announce(bytes(encoded), one_done)
-        if verdict.status:
-            left += 1
-            self._reply(work, verdict.status, outcome, one_done)
         one_done()
 
     async def _wait(self, work: Work, seconds: float) -> None:
