@@ -16,9 +16,10 @@ import structlog
 from shared.bus import codec
 from shared.bus.codec import Frame, ReplyFrame
 from shared.bus.lanes import Lane, Lanes
-from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, PrivateQueue, Unroutable
+from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, Unroutable
+from shared.bus.own_queue import Lost, OwnQueue
 from shared.bus.requests import Caller, NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
-from shared.bus.topology import EXCHANGE_OF_KIND, MOST_MESSAGES, SHED_AT, STREAM_PARTS
+from shared.bus.topology import EXCHANGE_OF_KIND, MOST_MESSAGES, SHED_AT
 from shared.contracts.base import Command, Message, Query, owner_of, reply_type
 from shared.contracts.submissions import RefusalBody
 from shared.errors import Refusal, TooMany
@@ -110,7 +111,7 @@ class BusRequester:
     async def stream(self, message: Query[R], caller: Caller) -> AsyncIterator[R]:
         """Yield the parts of a streamed reply; closing the iterator deletes the queue: the sender stops."""
         decoder = self._decoder(type(message))
-        async with _OwnQueue(self._link, caller.seconds) as own:
+        async with OwnQueue(self._link, caller.seconds) as own:
             frame = self._frame(message, caller, "wait")
             await self._publish_on(own, frame)
             expected = 0
@@ -274,14 +275,14 @@ class BusRequester:
         while True:
             seconds = max(0.05, until - self._clock())
             try:
-                async with _OwnQueue(self._link, seconds) as own:
+                async with OwnQueue(self._link, seconds) as own:
                     frame = self._frame(message, caller, "wait")
                     frame = msgspec.structs.replace(frame, remaining_ms=int(seconds * 1000))
                     left = True
                     await self._publish_on(own, frame)
                     reply = await own.next(seconds + GRACE_SECONDS, owner_of(message.topic))
                     return self._decode(message, reply)
-            except _Lost as error:
+            except Lost as error:
                 if self._clock() < until:
                     await asyncio.sleep(AGAIN_SECONDS)
                     continue
@@ -289,65 +290,13 @@ class BusRequester:
                     raise OutcomeUnknown() from error
                 raise Unavailable("no answer in time") from error
 
-    async def _publish_on(self, own: _OwnQueue, frame: Frame) -> None:
+    async def _publish_on(self, own: OwnQueue, frame: Frame) -> None:
         try:
             await self._publish_once(frame, own.name)
         except (Unroutable, Nacked) as error:
             raise Unavailable(_why(error)) from error
         except Exception as error:
-            raise _Lost(str(error)) from error
-
-
-class _Lost(Unavailable):
-    """The connection went, or nothing came in time."""
-
-
-class _OwnQueue:
-    """A private queue as an async context and its parts in order of arrival."""
-
-    def __init__(self, link: Link, seconds: float) -> None:
-        self._link = link
-        self._seconds = seconds
-        self._parts: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._queue: PrivateQueue | None = None
-
-    @property
-    def name(self) -> str:
-        assert self._queue is not None
-        return self._queue.name
-
-    async def __aenter__(self) -> _OwnQueue:
-        try:
-            async with asyncio.timeout(self._seconds):
-                self._queue = await self._link.open_private(
-                    self._parts.put_nowait, most=STREAM_PARTS, prefetch=STREAM_PARTS, on_lost=self._lost
-                )
-        except TimeoutError as error:
-            raise _Lost("the broker does not answer") from error
-        except NotPublished as error:
-            raise _Lost("the broker does not answer") from error
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._queue is not None:
-            await self._queue.close()
-
-    def _lost(self) -> None:
-        self._parts.put_nowait(None)
-
-    async def next(self, seconds: float, owner: str) -> ReplyFrame:
-        """The next part, acknowledged only now: that is the back-pressure."""
-        try:
-            async with asyncio.timeout(seconds):
-                delivery = await self._parts.get()
-        except TimeoutError as error:
-            raise _Lost("no answer in time") from error
-        if delivery is None:
-            raise _Lost("the connection to the broker was lost")
-        delivery.ack()
-        if delivery.properties.user_id != owner:
-            raise ServiceFailed("somebody else answered")
-        return codec.decode_replies(delivery.body, delivery.properties)[0]
+            raise Lost(str(error)) from error
 
 
 def _why(error: BaseException) -> str:
