@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import aio_pika
@@ -109,22 +109,20 @@ class RabbitLink:
         while True:
             connection: AbstractConnection | None = None
             try:
-                connection = await aio_pika.connect(
-                    self._url,
-                    timeout=CONNECT_SECONDS,
-                    heartbeat=HEARTBEAT_SECONDS,
-                    client_properties={"connection_name": name},
-                )
-                await side(connection)
-            except (*BROKEN, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                    raise
+                with _said_plainly():
+                    connection = await aio_pika.connect(
+                        self._url,
+                        timeout=CONNECT_SECONDS,
+                        heartbeat=HEARTBEAT_SECONDS,
+                        client_properties={"connection_name": name},
+                    )
+                    await side(connection)
+            except Exception as error:  # whatever it is: nobody else would connect again
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.warning("broker_connection_lost", connection=name, error=self.trouble)
             finally:
                 if connection is not None:
-                    with suppress(Exception):
+                    with suppress(Exception), _said_plainly():
                         async with asyncio.timeout(1):
                             await connection.close()
             await asyncio.sleep(AGAIN_SECONDS * (0.5 + random.random()))
@@ -153,15 +151,16 @@ class RabbitLink:
         if channel is None:
             raise LinkDown(self.trouble)
         try:
-            async with asyncio.timeout(self._publish_seconds):
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.key,
-                    mandatory=message.mandatory,
-                    properties=self._properties(message),
-                    wait=False,
-                )
+            with _said_plainly():
+                async with asyncio.timeout(self._publish_seconds):
+                    await channel.basic_publish(
+                        message.body,
+                        exchange=message.exchange,
+                        routing_key=message.key,
+                        mandatory=message.mandatory,
+                        properties=self._properties(message),
+                        wait=False,
+                    )
         except PublishError as error:
             raise Unroutable(f"{message.exchange} {message.key}") from error
         except DeliveryError as error:
@@ -172,11 +171,6 @@ class RabbitLink:
             raise PublishUnknown(str(error)) from error
         except BROKEN as error:
             raise PublishUnknown(f"{type(error).__name__}: {error}") from error
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise PublishUnknown("the channel was closed") from None
 
     def send(self, message: Outgoing) -> bool:
         """Publish without a confirm; False when there is no connection."""
@@ -251,7 +245,7 @@ class RabbitLink:
         subscription = RabbitSubscription(self, queue, on_delivery, prefetch)
         self._subscriptions.append(subscription)
         if self._consuming is not None:
-            with suppress(*BROKEN):
+            with suppress(*BROKEN), _said_plainly():
                 await subscription.attach(self._consuming)
         return subscription
 
@@ -299,14 +293,15 @@ class RabbitLink:
             raise LinkDown(self.trouble)
         name = self._fresh_name("request")
         try:
-            async with self._private_lock:
-                arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
-                await channel.queue_declare(name, exclusive=True, arguments=arguments)
-                await channel.queue_bind(name, REPLIES, name)
-                await channel.basic_qos(prefetch_count=prefetch)
-                consume_ok = await channel.basic_consume(
-                    name, _deliver(self, channel, on_delivery, acks=True)
-                )
+            with _said_plainly():
+                async with self._private_lock:
+                    arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
+                    await channel.queue_declare(name, exclusive=True, arguments=arguments)
+                    await channel.queue_bind(name, REPLIES, name)
+                    await channel.basic_qos(prefetch_count=prefetch)
+                    consume_ok = await channel.basic_consume(
+                        name, _deliver(self, channel, on_delivery, acks=True)
+                    )
         except BROKEN as error:
             raise LinkDown(f"{type(error).__name__}: {error}") from error
         self._private[name] = on_lost
@@ -325,7 +320,8 @@ class RabbitLink:
             if self._look_channel is None or self._look_channel.is_closed:
                 self._look_channel = await _open(self._consuming, confirms=False)
             try:
-                ok = await self._look_channel.queue_declare(name, passive=True, timeout=SETUP_SECONDS)
+                with _said_plainly():
+                    ok = await self._look_channel.queue_declare(name, passive=True, timeout=SETUP_SECONDS)
                 found[name] = (ok.message_count or 0, ok.consumer_count or 0)
             except ChannelNotFoundEntity:
                 found[name] = None
@@ -378,7 +374,7 @@ class RabbitSubscription:
         """Take no more; what was delivered can still be settled."""
         self._link.forget(self)
         if self.attached and self.channel is not None:
-            with suppress(*BROKEN):
+            with suppress(*BROKEN), _said_plainly():
                 await self.channel.basic_cancel(self._tag, timeout=SETUP_SECONDS)
 
 
@@ -455,6 +451,26 @@ def _deliver(
         on_delivery(RabbitDelivery(link, channel, message, acks))
 
     return deliver
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """A lost connection is a ConnectionError; a cancellation that was meant for us stays one.
+
+    When a connection goes, aiormq ends the calls that wait on it with the reason it has, or with a bare
+    Exception when it has none, or by cancelling what they wait for.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionError("the connection was closed") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionError(f"the connection was closed: {error}") from error
 
 
 async def _open(connection: AbstractConnection, *, confirms: bool) -> Channel:

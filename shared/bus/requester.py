@@ -210,7 +210,7 @@ class BusRequester:
             if error is None:
                 pending.may_have_left = True
             elif isinstance(error, LinkDown):
-                self._again_soon(pending)
+                pass  # sent by _repeat_all as soon as there is a connection
             elif isinstance(error, NotPublished):
                 if not pending.may_have_left:
                     pending.future.set_exception(Unavailable(_why(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from shared.contracts.submissions import RefusalBody, Submission
 from shared.errors import Away, Refusal, Retry
 
 TRIES = 4
+# Longer than a statement and its connection may take (32 s): a hung database is noticed as such first.
+HANDLER_SECONDS = 60.0
 BUSY = Outcome(
     Ending.BUSY,
     refusal=RefusalBody(
@@ -30,6 +33,10 @@ BUSY = Outcome(
 )
 MakeDeps = Callable[[Call], Any]
 _refusals = msgspec.msgpack.Decoder(RefusalBody)
+
+
+class HandlerStuck(Exception):
+    """A handler did not end in time and was cancelled."""
 
 
 class Runner:
@@ -88,7 +95,7 @@ class Runner:
         if route.shape == "batch":
             return (await self._batch(route, [work], [message]))[0]
         if not protected:
-            done: Done[Any] = await route.handler(message, self._deps(frame, self._inbox.pool))
+            done: Done[Any] = await _handle(route, message, self._deps(frame, self._inbox.pool))
             return self._done(frame, done)
         return await self._in_unit(route, work, message)
 
@@ -99,7 +106,7 @@ class Runner:
                 async with self._inbox.unit() as unit:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
                         return BUSY
-                    done = await route.handler(message, self._deps(frame, unit.db))
+                    done = await _handle(route, message, self._deps(frame, unit.db))
                     outcome = self._done(frame, done)
                     await unit.record([_entry(frame, outcome)])
                 return outcome
@@ -203,7 +210,7 @@ class Runner:
         if not pairs:
             return [busy[work.frame.id] for work in works]
         jobs = [_job(work.frame, message) for work, message in pairs]
-        results = await route.handler(jobs, self._deps(pairs[0][0].frame, unit.db))
+        results = await _handle(route, jobs, self._deps(pairs[0][0].frame, unit.db))
         outcomes = dict(busy)
         entries = []
         for (work, _), result in zip(pairs, results, strict=True):
@@ -290,6 +297,17 @@ class Runner:
         if isinstance(error, Away) or self._inbox.away(error):
             return Outcome(Ending.AWAY, error=error)
         return Outcome(Ending.FAILED, error=error)
+
+
+async def _handle(route: Route, *arguments: Any) -> Any:
+    """Call a handler; one that never ends is a bug, told apart from a database that does not answer."""
+    try:
+        async with asyncio.timeout(HANDLER_SECONDS) as limit:
+            return await route.handler(*arguments)
+    except TimeoutError:
+        if limit.expired():
+            raise HandlerStuck(f"{route.message.topic} ran for {HANDLER_SECONDS} s") from None
+        raise
 
 
 def answer_again(frame: Frame, entry: Entry) -> Outcome:

@@ -325,7 +325,8 @@ class Service:
         if verdict.broker is Broker.HOLD:
             self._hold(work, outcome)
             return
-        self._meters.frames.labels(frame.topic, outcome.ending.value).inc()
+        topic = frame.topic if frame.topic in self._routes.table else "other"
+        self._meters.frames.labels(topic, outcome.ending.value).inc()
         if self._tell is not None:
             self._tell(frame, outcome.ending)
         if self._running.get(frame.id) is work:

@@ -66,6 +66,12 @@ class Internal(Command[Added], topic="probe.internal", senders=frozenset()):
     text: str
 
 
+class Shouted(Event, topic="intruder.shouted"):
+    """Another service has something to say."""
+
+    text: str
+
+
 @dataclass
 class Script:
     """What the handlers share with the test: who has entered, what they wait for, what they made."""
@@ -96,6 +102,7 @@ def make_routes() -> Routes:
     routes.batch(AddMany)(add_many)
     routes.query(Ask)(ask)
     routes.stream(Stream)(stream)
+    routes.event(Shouted)(heard)
     return routes
 
 
@@ -143,6 +150,11 @@ async def add_many(jobs: Sequence[Job[AddMany]], deps: Deps) -> list[Done[Added]
         count = await deps.effects.add(deps.call.db, job.message.text)
         outcomes.append(Done(Added(count), events=(TextAdded(text=job.message.text),)))
     return outcomes
+
+
+async def heard(message: Shouted, deps: Deps) -> Done[None]:
+    await deps.effects.add(deps.call.db, message.text)
+    return Done(None)
 
 
 async def ask(message: Ask, deps: Deps) -> Done[str]:

@@ -26,11 +26,12 @@ from shared.contracts.base import Principal
 from shared.db import Database
 from tests.broker import VirtualHost
 from tests.servers import Place
-from tests.suites.probe import Deps, Script
+from tests.suites.probe import Deps, Script, Shouted
 
 WAITS = Waits(0.2, 0.5)
 LIMITS = Limits(waits=(WAITS.short, WAITS.long))
 ANN = Principal(kind="user", id="ann")
+QUEUES = [*topology.service_queues("probe", (Shouted.topic,)), *topology.shared_queues(WAITS)]
 ACCOUNTS = {
     "gateway": topology.gateway_rights(),
     "probe": topology.service_rights("probe"),
@@ -164,7 +165,7 @@ class MemoryLinks:
     """Links to a broker in memory."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker([*topology.service_queues("probe"), *topology.shared_queues(WAITS)])
+        self.broker = MemoryBroker(QUEUES)
 
     async def link(self, account: str, watch: Any) -> MemoryLink:
         link = _WatchedMemoryLink(self.broker, account)
@@ -307,8 +308,7 @@ async def real_world(
     await database.open()
     inbox = SwitchedInbox(database)
     await inbox.keep_partitions(24)
-    queues = [*topology.service_queues("probe"), *topology.shared_queues(WAITS)]
-    async with VirtualHost(amqp_url, management_url, queues, ACCOUNTS) as host:
+    async with VirtualHost(amqp_url, management_url, QUEUES, ACCOUNTS) as host:
         world = World(RabbitLinks(host), inbox, _Effects(inbox), request_queues=request_queues)
         try:
             yield world
