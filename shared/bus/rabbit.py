@@ -317,10 +317,10 @@ class RabbitLink:
         for name in queues:
             if self._consuming is None:
                 raise LinkDown(self.trouble)
-            if self._look_channel is None or self._look_channel.is_closed:
-                self._look_channel = await _open(self._consuming, confirms=False)
             try:
                 with _said_plainly():
+                    if self._look_channel is None or self._look_channel.is_closed:
+                        self._look_channel = await _open(self._consuming, confirms=False)
                     ok = await self._look_channel.queue_declare(name, passive=True, timeout=SETUP_SECONDS)
                 found[name] = (ok.message_count or 0, ok.consumer_count or 0)
             except ChannelNotFoundEntity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aio_pika
 import pytest
@@ -43,6 +44,26 @@ async def test_what_goes_nowhere_is_said_at_once(broker: VirtualHost) -> None:
         await link.publish(Outgoing(COMMANDS, "nobody.hears", b"\x90"))
     await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
     assert await link.depths(("auth", "nobody")) == {"auth": (1, 0), "nobody": None}
+    await link.close()
+
+
+class Unlucky(RabbitLink):
+    """Its consuming side ends at first as aiormq ends what waits on a lost connection."""
+
+    def __init__(self, url: str, account: str) -> None:
+        super().__init__(url, account)
+        self.ends: list[type[BaseException]] = [Exception, asyncio.CancelledError, KeyError]
+
+    async def _consume_side(self, connection: Any) -> None:
+        if self.ends:
+            raise self.ends.pop()
+        await super()._consume_side(connection)
+
+
+async def test_no_end_of_a_connection_ends_the_link(broker: VirtualHost) -> None:
+    link = Unlucky(broker.url("auth"), "auth")
+    link.start()
+    await eventually(lambda: is_up(link))
     await link.close()
 
 
