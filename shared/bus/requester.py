@@ -20,6 +20,7 @@ from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, Unro
 from shared.bus.own_queue import Lost, OwnQueue
 from shared.bus.requests import Caller, NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
 from shared.bus.topology import EXCHANGE_OF_KIND, MOST_MESSAGES, SHED_AT
+from shared.bus.verdict import STILL_RUNNING
 from shared.contracts.base import Command, Message, Query, owner_of, reply_type
 from shared.contracts.submissions import RefusalBody
 from shared.errors import Refusal, TooMany
@@ -34,12 +35,13 @@ AGAIN_SECONDS = 0.05
 class _Pending:
     """One call that waits for its reply."""
 
-    __slots__ = ("frame", "future", "may_have_left")
+    __slots__ = ("frame", "future", "may_have_left", "sent")
 
     def __init__(self, frame: Frame, future: asyncio.Future[ReplyFrame]) -> None:
         self.frame = frame
         self.future = future
         self.may_have_left = False
+        self.sent = 0
 
 
 @dataclass
@@ -158,6 +160,8 @@ class BusRequester:
                 self.late_replies += 1
             elif delivery.properties.user_id != owner_of(pending.frame.topic):
                 log.error("forged_reply", publisher=delivery.properties.user_id, topic=pending.frame.topic)
+            elif pending.sent > 1 and _is_running(reply):
+                self._again_soon(pending)
             else:
                 pending.future.set_result(reply)
 
@@ -202,6 +206,7 @@ class BusRequester:
         reply_to = self._link.reply_address
         if not reply_to:
             return  # sent by _repeat_all as soon as there is a connection
+        pending.sent += 1
         frame = pending.frame
 
         def settled(error: BaseException | None) -> None:
@@ -271,22 +276,24 @@ class BusRequester:
     async def _ask_on_own_queue(self, message: Command[R] | Query[R], caller: Caller) -> R:
         self._shed(message)
         until = self._clock() + caller.seconds
-        left = False
+        sent = 0
         while True:
             seconds = max(0.05, until - self._clock())
             try:
                 async with OwnQueue(self._link, seconds) as own:
                     frame = self._frame(message, caller, "wait")
                     frame = msgspec.structs.replace(frame, remaining_ms=int(seconds * 1000))
-                    left = True
+                    sent += 1
                     await self._publish_on(own, frame)
                     reply = await own.next(seconds + GRACE_SECONDS, owner_of(message.topic))
+                    if sent > 1 and _is_running(reply):
+                        raise Lost("our own first copy is still at work")
                     return self._decode(message, reply)
             except Lost as error:
                 if self._clock() < until:
                     await asyncio.sleep(AGAIN_SECONDS)
                     continue
-                if left and isinstance(message, Command):
+                if sent and isinstance(message, Command):
                     raise OutcomeUnknown() from error
                 raise Unavailable("no answer in time") from error
 
@@ -305,6 +312,11 @@ def _why(error: BaseException) -> str:
     if isinstance(error, Nacked):
         return "the queue of this service is full"
     return "the broker does not answer"
+
+
+def _is_running(reply: ReplyFrame) -> bool:
+    """Whether a frame met another copy of itself at work; when both are ours, the answer is on its way."""
+    return reply.status == 409 and reply.refusal is not None and reply.refusal.code == STILL_RUNNING
 
 
 def _failure(reply: ReplyFrame) -> Exception:

@@ -17,7 +17,7 @@ from shared.bus.codec import Frame
 from shared.bus.endings import Outcome, Work, encode_events, refusal_of
 from shared.bus.inbox import AlreadyAnswered, CommitUnknown, Entry, Inbox, Unit
 from shared.bus.routes import Call, Done, Job, Route, Routes
-from shared.bus.verdict import MOST_ATTEMPTS, Ending
+from shared.bus.verdict import MOST_ATTEMPTS, STILL_RUNNING, Ending
 from shared.contracts.base import Message
 from shared.contracts.submissions import RefusalBody, Submission
 from shared.errors import Away, Refusal, Retry
@@ -27,9 +27,7 @@ TRIES = 4
 HANDLER_SECONDS = 60.0
 BUSY = Outcome(
     Ending.BUSY,
-    refusal=RefusalBody(
-        status=409, code="still_running", detail="this key is being worked on", retry_after=1
-    ),
+    refusal=RefusalBody(status=409, code=STILL_RUNNING, detail="this key is being worked on", retry_after=1),
 )
 MakeDeps = Callable[[Call], Any]
 _refusals = msgspec.msgpack.Decoder(RefusalBody)

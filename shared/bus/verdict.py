@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+STILL_RUNNING = "still_running"  # the code of a 409: another copy of the frame is at work
 MOST_ATTEMPTS = 5
 SHORT_WAIT, LONG_WAIT = 10.0, 600.0
 

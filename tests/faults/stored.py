@@ -17,11 +17,11 @@ NOTICED_SECONDS = 6
 
 async def settled(posthouse: OwnPosthouse) -> None:
     """Return when ingest's queue has been empty for longer than RabbitMQ takes to notice."""
-    quiet_since = 0.0
+    quiet_since, path = 0.0, f"queues/{posthouse.virtual_host}/ingest"
 
     async def is_quiet() -> bool:
         nonlocal quiet_since
-        if (await posthouse.management("GET", "queues/%2F/ingest")).get("messages") != 0:
+        if (await posthouse.management("GET", path)).get("messages") != 0:
             quiet_since = 0.0
         else:
             quiet_since = quiet_since or time.monotonic()

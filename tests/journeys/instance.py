@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import aio_pika
 import aiohttp
@@ -59,10 +60,21 @@ class OwnPosthouse(Posthouse):
 
     async def depth(self, queue: str) -> int:
         """How many messages wait in a queue."""
+        return (await self.counted(queue))[0]
+
+    async def counted(self, queue: str) -> tuple[int, int]:
+        """How many messages wait in a queue and how many consumers take from it."""
         async with await aio_pika.connect(self.addresses["POSTHOUSE_AMQP_URL"], timeout=10) as connection:
             channel = await connection.channel()
             declared = await channel.declare_queue(queue, passive=True)
-            return declared.declaration_result.message_count or 0
+            result = declared.declaration_result
+            return result.message_count or 0, result.consumer_count or 0
+
+    @property
+    def virtual_host(self) -> str:
+        """As the management API has it in its paths."""
+        path = urlsplit(self.addresses["POSTHOUSE_AMQP_URL"]).path
+        return quote(unquote(path[1:]) or "/", safe="")
 
     async def management(self, method: str, path: str) -> Any:
         """One request to RabbitMQ's management API."""

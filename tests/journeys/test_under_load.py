@@ -109,7 +109,7 @@ async def test_while_a_queue_is_missing_requests_are_told_so_and_its_service_nam
 
     async with writing(posthouse, token, 4) as writers:
         await more(writers, 500)
-        await posthouse.management("DELETE", "queues/%2F/ingest")
+        await posthouse.management("DELETE", f"queues/{posthouse.virtual_host}/ingest")
         await until_it_is(is_named, "ingest says which queue is missing")
         await more(writers, 500)  # the launcher prepares the broker again
         await posthouse.ready()

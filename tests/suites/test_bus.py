@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -398,6 +398,30 @@ async def test_a_call_outlives_a_lost_connection_and_has_one_effect(world: World
     cut = asyncio.create_task(world.cut_gateway())
     await cut
     world.script.gate.set()
+    assert (await asked).count == 1
+    assert await world.effects.all() == ["a"]
+
+
+async def test_a_call_whose_repeat_meets_its_first_copy_at_work_waits_for_the_answer(
+    world: World,
+) -> None:
+    key = keyed_id(ANN, "probe.add", "k1")
+
+    def published(least: int) -> Callable[[], Awaitable[bool]]:
+        async def enough() -> bool:
+            return len(world.published) >= least
+
+        return enough
+
+    async with world.inbox.unit() as unit:
+        assert await unit.lock([key]) == {key}
+        await world.die()
+        asked = asyncio.create_task(world.requester.ask(Add(text="a"), caller(seconds=10, frame=key)))
+        await eventually(published(1))
+        await world.cut_gateway()
+        await eventually(published(2))
+        await world.serve(make_routes())
+        await eventually(published(4))
     assert (await asked).count == 1
     assert await world.effects.all() == ["a"]
 
