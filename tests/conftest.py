@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import structlog
@@ -21,6 +23,18 @@ def plain_log_lines() -> None:
             structlog.processors.JSONRenderer(default=str),
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def seattle_file() -> Path:
+    """Hourly temperatures of 2010: 8,759 lines in Pacific standard time, no line break at the end.
+
+    Found without an import: the package would want pandas, which nothing else here needs.
+    """
+    spec = importlib.util.find_spec("vega_datasets")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "_data" / "seattle-temps.csv"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -471,11 +472,8 @@ async def test_a_failed_batch_leaves_no_hole(ingest: Ingest) -> None:
 
 
 @pytest.fixture(scope="module")
-def seattle() -> str:
-    from vega_datasets import local_data  # type: ignore[import-untyped]
-
-    with open(local_data.seattle_temps.filepath, newline="", encoding="utf-8") as file:
-        return file.read()
+def seattle(seattle_file: Path) -> str:
+    return seattle_file.read_bytes().decode()
 
 
 async def test_the_temperatures_of_seattle_survive_the_database(ingest: Ingest, seattle: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import pty
 import signal
@@ -23,15 +22,6 @@ TIMES = ("--time-column", "date", "--time-format", "%Y/%m/%d %H:%M")
 LINES = 40_000
 
 
-@pytest.fixture(scope="session")
-def seattle() -> Path:
-    """Hourly temperatures of 2010: 8,759 lines in Pacific standard time, no line break at the end."""
-    spec = importlib.util.find_spec("vega_datasets")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "_data" / "seattle-temps.csv"
-
-
 @pytest.fixture
 def long_file(tmp_path: Path) -> Path:
     """A reading a minute, enough to be interrupted."""
@@ -46,26 +36,28 @@ def entries(posthouse: Posthouse, token: str, name: str) -> int:
     return int(found["entries"])
 
 
-def test_the_temperatures_of_seattle_come_back_byte_for_byte(posthouse, person, token, seattle, tmp_path):
+def test_the_temperatures_of_seattle_come_back_byte_for_byte(
+    posthouse, person, token, seattle_file, tmp_path
+):
     options = ("--dataset", "seattle", *TIMES, "--timezone", "-08:00")
-    done = posthouse.run("import", str(seattle), *options, **person)
+    done = posthouse.run("import", str(seattle_file), *options, **person)
     assert done.returncode == 0, done.stderr
     assert "8,759 readings stored, 0 lines refused" in done.stderr
     assert entries(posthouse, token, "seattle") == 8_759
     copy = tmp_path / "copy.csv"
     out = posthouse.run("export", *options, "--output", str(copy), **person)
     assert out.returncode == 0, out.stderr
-    assert copy.read_bytes() == seattle.read_bytes()
+    assert copy.read_bytes() == seattle_file.read_bytes()
 
 
-def test_a_time_that_does_not_exist_is_reported_and_never_moved(posthouse, person, seattle, tmp_path):
+def test_a_time_that_does_not_exist_is_reported_and_never_moved(posthouse, person, seattle_file, tmp_path):
     report = tmp_path / "report.csv"
     options = ("--dataset", "seattle-by-the-clock", *TIMES, "--timezone", "America/Los_Angeles")
-    done = posthouse.run("import", str(seattle), *options, "--report", str(report), **person)
+    done = posthouse.run("import", str(seattle_file), *options, "--report", str(report), **person)
     assert done.returncode == 1, done.stderr
     with report.open(newline="") as file:
         refused = {int(row["line"]): row for row in csv.DictReader(file)}
-    lines = seattle.read_text().splitlines()
+    lines = seattle_file.read_text().splitlines()
     assert {lines[number - 1].partition(",")[0]: row["code"] for number, row in refused.items()} == {
         "2010/03/14 02:00": "no_such_time",
         "2010/11/07 01:00": "ambiguous_time",

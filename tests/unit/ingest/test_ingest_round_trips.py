@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -142,12 +143,9 @@ def test_the_temperatures_of_seattle_come_out_byte_for_byte(timezone: str, seatt
 
 
 @pytest.fixture(scope="module")
-def seattle() -> str:
+def seattle(seattle_file: Path) -> str:
     """Hourly temperatures of 2010, as a file that others made."""
-    from vega_datasets import local_data  # type: ignore[import-untyped]
-
-    with open(local_data.seattle_temps.filepath, newline="", encoding="utf-8") as file:
-        return file.read()
+    return seattle_file.read_bytes().decode()
 
 
 def test_a_daylight_saving_zone_refuses_the_hours_that_were_not(seattle: str) -> None:
