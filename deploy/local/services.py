@@ -116,17 +116,13 @@ class Services:
         )
 
     def _listens(self, service: str, name: str) -> tuple[dict[str, str], str]:
-        several_gateways = self.scale.get(GATEWAY, 1) > 1
-        own: dict[str, str] = {}
-        address = self.web_url
-        if service != GATEWAY or several_gateways:
-            own["POSTHOUSE_OPS_ADDRESS"] = f"127.0.0.1:{self.ports.get(name)}"
-            address = f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
+        """Each process is asked at a port of its own: at the shared one somebody else might answer."""
+        own = {"POSTHOUSE_OPS_ADDRESS": f"127.0.0.1:{self.ports.get(name)}"}
         if service == GATEWAY:
             own |= {"POSTHOUSE_HOST": self.web_host, "POSTHOUSE_PORT": str(self.web_port)}
-            if several_gateways:
+            if self.scale.get(GATEWAY, 1) > 1:
                 own["POSTHOUSE_REUSE_PORT"] = "1"
-        return own, address
+        return own, f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
 
     def _accounts(self, service: str) -> dict[str, str]:
         """The servers' addresses with this service's own account: less than an administrator may do."""

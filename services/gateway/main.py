@@ -35,8 +35,8 @@ async def main() -> None:
         await bus.start(TOPICS, listener(callers), callers.drop_all)
         bus.spawn(learn_signing_keys(callers))
         door = Door(app, settings)
-        await bus.serve_ops(app[GATEWAY].missing_now)
         await door.open()
+        await bus.serve_ops(app[GATEWAY].missing_now)
         await bus.stopping.wait()
         await door.stop()
 

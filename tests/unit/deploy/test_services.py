@@ -56,11 +56,11 @@ def test_a_setting_from_the_file_reaches_the_services(tmp_path: Path) -> None:
     assert programs(tmp_path, {})["ingest"].env["POSTHOUSE_NEWEST_AHEAD_HOURS"] == "1"
 
 
-def test_one_gateway_is_asked_at_the_web_port(tmp_path: Path) -> None:
+def test_a_gateway_is_asked_at_a_port_of_its_own_not_where_another_may_answer(tmp_path: Path) -> None:
     gateway = programs(tmp_path, {})["gateway"]
 
-    assert gateway.probes == (f"http://127.0.0.1:{gateway.env['POSTHOUSE_PORT']}/readyz",)
-    assert "POSTHOUSE_OPS_ADDRESS" not in gateway.env
+    assert gateway.probes == (f"http://{gateway.env['POSTHOUSE_OPS_ADDRESS']}/readyz",)
+    assert gateway.address == f"http://127.0.0.1:{gateway.env['POSTHOUSE_PORT']}"
     assert "POSTHOUSE_REUSE_PORT" not in gateway.env
 
 
