@@ -19,6 +19,17 @@ from deploy.local.program import Program
 from deploy.local.python_env import find_program
 
 ADMIN = "admin"
+# A quorum queue whose broker was killed within a second of its declaration comes back without a leader and
+# stays so for ever (rabbitmq-server issue 10070): everything published to it waits. An election mends it.
+ELECT = """
+[ra:trigger_election({Name, node()})
+ || Queue <- rabbit_amqqueue:list(),
+    amqqueue:get_type(Queue) =:= rabbit_quorum_queue,
+    {Name, _} <- [amqqueue:get_pid(Queue)],
+    ra_leaderboard:lookup_leader(Name) =:= undefined].
+"""
+ELECT_SECONDS = 60
+NO_ELECTION = "[]"
 PLUGINS = ("rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_mqtt")
 
 
@@ -83,6 +94,32 @@ class Rabbit:
         write(home / "enabled_plugins", f"[{','.join(PLUGINS)}].\n")
         env = self._environment(software, home)
         return self._epmd(software, env), self._broker(software, env, home)
+
+    def elect(self) -> str:
+        """Elect a leader for each quorum queue that has none; what the broker answers, `[]` when all have."""
+        software = find(self.instance)
+        control = software.server.with_name("rabbitmqctl") if software else None
+        if software is None or control is None or not control.exists():
+            return "no rabbitmqctl"
+        try:
+            done = self._control(control, software, "eval", ELECT)
+        except subprocess.TimeoutExpired:
+            return f"no answer in {ELECT_SECONDS} s"
+        return (done.stdout or done.stderr).strip()
+
+    def _control(
+        self, control: Path, software: Software, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [control, *arguments],
+            env=self._environment(software, self.instance.data / "rabbitmq"),
+            cwd=self.instance.data / "rabbitmq",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ELECT_SECONDS,
+            check=False,
+        )
 
     def _epmd(self, software: Software, env: dict[str, str]) -> Program:
         return Program(

@@ -194,6 +194,11 @@ class Supervisor:
         with contextlib.suppress(OSError):
             write(self._instance.state, json.dumps(state, indent=1) + "\n")
 
+    def started_at(self, name: str) -> float:
+        """When a program was started last, in seconds since 1970; 0 when there is no such program."""
+        keeper = self._keepers.get(name)
+        return keeper.started_at if keeper else 0.0
+
     async def unready(self) -> set[str]:
         """The names of the programs that do not answer as ready now."""
         keepers = list(self._keepers.values())

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ from deploy.local.files import try_lock, write
 from deploy.local.instance import Instance
 from deploy.local.ports import Ports
 from deploy.local.processes import Process
-from deploy.local.rabbitmq import ADMIN
+from deploy.local.rabbitmq import ADMIN, NO_ELECTION
 from deploy.local.servers import SERVERS, STOP_ORDER, Servers
 from deploy.local.services import Services, base_environment, service_names
 from deploy.local.settings import SECRET_KEY, secret_key
@@ -24,6 +25,7 @@ from deploy.local.supervisor import Supervisor
 
 PREPARE_SECONDS = 120
 MEND_SECONDS = 3.0
+ELECT_AFTER_SECONDS = 10.0
 
 
 class AlreadyRunning(Exception):
@@ -44,11 +46,11 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
             ended = asyncio.create_task(end.wait())
             await asyncio.wait({start, ended}, return_when=asyncio.FIRST_COMPLETED)
             if start.done():
-                prepare = start.result()
+                repairs = start.result()
                 console.ready()
                 watches = [
                     asyncio.create_task(supervisor.watch_logs()),
-                    asyncio.create_task(mend(supervisor, prepare)),
+                    asyncio.create_task(mend(supervisor, repairs)),
                 ]
                 await ended
                 for watch in watches:
@@ -83,7 +85,7 @@ def _signals() -> asyncio.Event:
 
 async def _start(
     instance: Instance, scale: Mapping[str, int], supervisor: Supervisor, console: Console, began: float
-) -> Callable[[], Awaitable[None]]:
+) -> Repairs:
     seconds = instance.settings.number("POSTHOUSE_START_SECONDS")
     key = checked_key(instance)
     ports = Ports(instance.run / "ports.json")
@@ -102,25 +104,46 @@ async def _start(
     console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
     for line in supervisor.facts["summary"]:
         console.line(line)
-    return lambda: _prepare(instance, servers, key)
+    return Repairs(lambda: _prepare(instance, servers, key), servers.rabbit.elect if servers.rabbit else None)
 
 
-async def mend(supervisor: Supervisor, prepare: Callable[[], Awaitable[None]]) -> None:
-    """Prepare again when services stay unready while every server answers: somebody deleted a queue.
+@dataclass(frozen=True)
+class Repairs:
+    """What can be done to a running instance: make what is missing; elect leaders in a broker of our own."""
 
-    Services may not declare anything themselves; they say what is missing and take from it once it is back.
+    prepare: Callable[[], Awaitable[None]]
+    elect: Callable[[], str] | None
+
+
+async def mend(supervisor: Supervisor, repairs: Repairs, every_seconds: float = MEND_SECONDS) -> None:
+    """Look every few seconds for what does not mend itself.
+
+    Services that stay unready while every server answers: somebody deleted a queue. They may not declare
+    anything themselves; they say what is missing and take from it once it is back. Queues without a leader
+    some time after the broker's start: see `ELECT` in rabbitmq.py.
     """
     before: set[str] = set()
+    elected_in = 0.0
     while True:
-        await asyncio.sleep(MEND_SECONDS)
+        await asyncio.sleep(every_seconds)
         unready = await supervisor.unready()
         if unready & before and not unready & SERVERS:
-            supervisor.tell(f"{', '.join(sorted(unready))} not ready: preparing database and broker again")
-            try:
-                await prepare()
-            except Failure as failure:
-                supervisor.tell(f"preparing failed: {failure}")
+            await _make_again(supervisor, repairs, unready)
         before = unready
+        started = supervisor.started_at("rabbitmq")
+        if repairs.elect and started != elected_in and time.time() - started > ELECT_AFTER_SECONDS:
+            elected_in = started
+            answer = await asyncio.to_thread(repairs.elect)
+            if answer != NO_ELECTION:
+                supervisor.tell(f"elected leaders for queues that had none: {answer}")
+
+
+async def _make_again(supervisor: Supervisor, repairs: Repairs, unready: set[str]) -> None:
+    supervisor.tell(f"{', '.join(sorted(unready))} not ready: preparing database and broker again")
+    try:
+        await repairs.prepare()
+    except Failure as failure:
+        supervisor.tell(f"preparing failed: {failure}")
 
 
 def checked_key(instance: Instance) -> str:
