@@ -12,8 +12,9 @@ from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.ids import keyed_id, uuid7
 from shared.bus.link import Outgoing
+from shared.bus.requester import Depth
 from shared.bus.requests import NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
-from shared.bus.topology import COMMANDS, EVENTS, QUERIES
+from shared.bus.topology import COMMANDS, EVENTS, MOST_MESSAGES, QUERIES
 from shared.contracts.base import Principal
 from shared.contracts.submissions import get_submission
 from shared.errors import Conflict, Refusal, TooMany
@@ -390,6 +391,15 @@ async def test_a_full_command_queue_is_503_and_nothing_happens(world: World) -> 
     await eventually(refused)
     with pytest.raises(Unavailable):
         await world.requester.ask(Add(text="b"), caller(seconds=2))
+
+
+async def test_commands_are_shed_before_the_queue_is_full_so_that_retries_always_fit(world: World) -> None:
+    world.requester.depths["probe"] = Depth(messages=int(MOST_MESSAGES * 0.81), consumers=1)
+    for call in (world.requester.ask, world.requester.submit):
+        with pytest.raises(Unavailable, match="nearly full"):
+            await call(Add(text="a"), caller())
+    assert await world.requester.ask(Ask(text="a"), caller()) == "a"
+    assert await world.effects.all() == []
 
 
 async def test_a_call_outlives_a_lost_connection_and_has_one_effect(world: World) -> None:
