@@ -29,5 +29,7 @@ class Program:
     """Runs before every start, in a thread."""
     user: int | None = None
     """Start it as this user; only root can."""
+    fds: tuple[int, ...] = ()
+    """Open files of ours that it is given under the same numbers."""
     address: str = ""
     """Where it can be reached, as shown to people."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from deploy.local.program import Program
 from deploy.local.settings import SECRET_KEY
 
 GATEWAY = "gateway"
+BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,36 @@ class Services:
         host = "127.0.0.1" if self.web_host in ("0.0.0.0", "::") else self.web_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.web_port}"
 
-    def programs(self) -> list[Program]:
-        """One for each process, as many of each service as the scale says."""
+    def open_door(self) -> socket.socket:
+        """The web port, listening: gateways are given this one socket and may come and go.
+
+        A connection that arrives while one of them stops or starts waits in its queue for the next to accept
+        it. With a socket for each gateway (SO_REUSEPORT) the kernel resets those in the closing one's queue.
+        """
+        family = socket.AF_INET6 if ":" in self.web_host else socket.AF_INET
+        try:
+            return socket.create_server((self.web_host, self.web_port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            raise Failure(f"Port {self.web_port} was taken by somebody else meanwhile: {error}") from None
+
+    def programs(self, door: int) -> list[Program]:
+        """One for each process, as many of each service as the scale says; gateways listen on `door`."""
         names = service_names(self.instance)
         if unknown := sorted(set(self.scale) - set(names)):
             raise Failure(f"scale: there is no service {unknown[0]}; there are {', '.join(names) or 'none'}.")
-        return [self._program(name, i) for name in names for i in range(1, self.scale.get(name, 1) + 1)]
+        return [
+            self._program(name, number, door)
+            for name in names
+            for number in range(1, self.scale.get(name, 1) + 1)
+        ]
 
-    def _program(self, service: str, number: int) -> Program:
+    def _program(self, service: str, number: int, door: int) -> Program:
         name = process_name(service, number)
-        own, address = self._listens(service, name)
+        # Each process is asked at a port of its own: at the shared one somebody else might answer.
+        own = {"POSTHOUSE_OPS_ADDRESS": f"127.0.0.1:{self.ports.get(name)}"}
+        address = f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
+        if service == GATEWAY:
+            own |= {"POSTHOUSE_PORT": str(self.web_port), "POSTHOUSE_LISTEN_FD": str(door)}
         return Program(
             name=name,
             command=(str(self.instance.python), "-m", f"services.{service}"),
@@ -113,16 +135,8 @@ class Services:
             probes=(f"{address}/readyz",),
             cwd=self.instance.root,
             address=self.web_url if service == GATEWAY else address,
+            fds=(door,) if service == GATEWAY else (),
         )
-
-    def _listens(self, service: str, name: str) -> tuple[dict[str, str], str]:
-        """Each process is asked at a port of its own: at the shared one somebody else might answer."""
-        own = {"POSTHOUSE_OPS_ADDRESS": f"127.0.0.1:{self.ports.get(name)}"}
-        if service == GATEWAY:
-            own |= {"POSTHOUSE_HOST": self.web_host, "POSTHOUSE_PORT": str(self.web_port)}
-            if self.scale.get(GATEWAY, 1) > 1:
-                own["POSTHOUSE_REUSE_PORT"] = "1"
-        return own, f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
 
     def _accounts(self, service: str) -> dict[str, str]:
         """The servers' addresses with this service's own account: less than an administrator may do."""

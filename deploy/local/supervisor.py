@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -140,6 +141,7 @@ async def _spawn(program: Program) -> asyncio.subprocess.Process:
             env=dict(program.env),
             cwd=program.cwd,
             start_new_session=True,
+            pass_fds=program.fds,
             user=program.user,
             group=program.user,
             extra_groups=None if program.user is None else [],
@@ -154,6 +156,8 @@ class Supervisor:
         self._console = console
         self._keepers: dict[str, Keeper] = {}
         self._told = False
+        self.door: socket.socket | None = None
+        """The listening socket of all gateways."""
         self.facts: dict[str, Any] = {}
         """What `status` and a second `up` show beside the processes."""
 
@@ -193,6 +197,11 @@ class Supervisor:
         state = {"supervisor": _numbers(me), "programs": programs, **self.facts}
         with contextlib.suppress(OSError):
             write(self._instance.state, json.dumps(state, indent=1) + "\n")
+
+    def close_door(self) -> None:
+        """Our copy of it: the gateways close theirs as they stop."""
+        if self.door is not None:
+            self.door.close()
 
     def started_at(self, name: str) -> float:
         """When a program was started last, in seconds since 1970; 0 when there is no such program."""

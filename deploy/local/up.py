@@ -60,6 +60,7 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)
         finally:
+            supervisor.close_door()
             with console.step("stop", "in order: gateway, services, servers"):
                 await supervisor.stop(STOP_ORDER)
             instance.state.unlink(missing_ok=True)
@@ -91,7 +92,8 @@ async def _start(
     ports = Ports(instance.run / "ports.json")
     servers = Servers(instance, ports, key)
     services = Services(instance, ports, servers.addresses, key, scale)
-    processes = services.programs()
+    supervisor.door = services.open_door()
+    processes = services.programs(supervisor.door.fileno())
     with console.step("data", "directories and configuration"):
         programs = await servers.programs()
     await supervisor.start(programs, seconds)

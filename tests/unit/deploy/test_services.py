@@ -22,6 +22,8 @@ ADMIN = Addresses(
     redis="redis://:word@127.0.0.1:6379/0",
 )
 
+DOOR = 7
+
 
 def programs(root: Path, scale: dict[str, int], **given: str) -> dict[str, Program]:
     for name in ("gateway", "auth", "ingest"):
@@ -30,7 +32,7 @@ def programs(root: Path, scale: dict[str, int], **given: str) -> dict[str, Progr
     (root / "services" / "unfinished").mkdir()
     instance = Instance(load(root, given), root)
     ports = Ports(root / "ports.json")
-    return {one.name: one for one in Services(instance, ports, ADMIN, "key", scale).programs()}
+    return {one.name: one for one in Services(instance, ports, ADMIN, "key", scale).programs(DOOR)}
 
 
 def test_every_service_is_started_and_the_door_last(tmp_path: Path) -> None:
@@ -61,7 +63,6 @@ def test_a_gateway_is_asked_at_a_port_of_its_own_not_where_another_may_answer(tm
 
     assert gateway.probes == (f"http://{gateway.env['POSTHOUSE_OPS_ADDRESS']}/readyz",)
     assert gateway.address == f"http://127.0.0.1:{gateway.env['POSTHOUSE_PORT']}"
-    assert "POSTHOUSE_REUSE_PORT" not in gateway.env
 
 
 def test_several_gateways_share_the_web_port_and_each_can_be_asked(tmp_path: Path) -> None:
@@ -69,7 +70,9 @@ def test_several_gateways_share_the_web_port_and_each_can_be_asked(tmp_path: Pat
 
     one, two = both["gateway"], both["gateway-2"]
     assert one.env["POSTHOUSE_PORT"] == two.env["POSTHOUSE_PORT"]
-    assert one.env["POSTHOUSE_REUSE_PORT"] == two.env["POSTHOUSE_REUSE_PORT"] == "1"
+    assert one.env["POSTHOUSE_LISTEN_FD"] == two.env["POSTHOUSE_LISTEN_FD"] == str(DOOR)
+    assert one.fds == two.fds == (DOOR,)
+    assert both["ingest"].fds == ()
     assert one.probes != two.probes
     assert two.probes == (f"http://{two.env['POSTHOUSE_OPS_ADDRESS']}/readyz",)
     assert {"ingest", "ingest-2", "ingest-3"} < set(both)
