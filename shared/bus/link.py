@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -116,6 +116,3 @@ class Link(Protocol):
 
     async def depths(self, queues: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
         """Messages ready and consumers of each queue; None for one that is not there."""
-
-
-Publish = Callable[[Outgoing], Awaitable[None]]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from shared.contracts.base import Command, Event, Message, Principal, Query
-from shared.errors import Refusal
 
 R = TypeVar("R")
 M = TypeVar("M", bound=Message)
-D = TypeVar("D")
 H = TypeVar("H", bound=Callable[..., Any])
 Shape = Literal["command", "batch", "query", "stream", "event"]
 
@@ -110,8 +108,3 @@ class Routes:
             return handler
 
         return register
-
-
-CommandHandler = Callable[[M, D], Awaitable[Done[R]]]
-BatchHandler = Callable[[Sequence[Job[M]], D], Awaitable[Sequence[Done[R] | Refusal]]]
-StreamHandler = Callable[[M, D], AsyncIterator[R]]
