@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +18,15 @@ from shared.bus.codec import Frame, ReplyFrame
 from shared.bus.lanes import Lane, Lanes
 from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, Unroutable
 from shared.bus.own_queue import Lost, OwnQueue
-from shared.bus.requests import Caller, NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
+from shared.bus.requests import (
+    Begun,
+    Caller,
+    Ended,
+    NoSuchTopic,
+    OutcomeUnknown,
+    ServiceFailed,
+    Unavailable,
+)
 from shared.bus.topology import EXCHANGE_OF_KIND, MOST_MESSAGES, SHED_AT
 from shared.bus.verdict import STILL_RUNNING
 from shared.contracts.base import Command, Message, Query, owner_of, reply_type
@@ -30,18 +38,99 @@ R = TypeVar("R")
 # Beyond the deadline, for the 503 of a service that held the frame until then.
 GRACE_SECONDS = 0.15
 AGAIN_SECONDS = 0.05
+# One look at all deadlines instead of a timer per call.
+SWEEP_SECONDS = 0.05
 
 
 class _Pending:
     """One call that waits for its reply."""
 
-    __slots__ = ("frame", "future", "may_have_left", "sent")
+    __slots__ = ("_requester", "encoded", "ended", "frame", "kind", "may_have_left", "over", "sent", "until")
 
-    def __init__(self, frame: Frame, future: asyncio.Future[ReplyFrame]) -> None:
+    def __init__(
+        self, requester: BusRequester, kind: type[Message], frame: Frame, until: float, ended: Ended
+    ) -> None:
+        self._requester = requester
+        self.kind = kind
         self.frame = frame
-        self.future = future
+        self.encoded = codec.encode(frame)
+        self.until = until
+        self.ended = ended
         self.may_have_left = False
         self.sent = 0
+        self.over = False
+
+    def end(self, reply: Any, error: BaseException | None = None) -> None:
+        """Tell whoever waits, once."""
+        if self.over:
+            return
+        self.cancel()
+        try:
+            self.ended(reply, error)
+        except Exception:  # the replies beside it are not to suffer
+            log.exception("call_ended_badly", topic=self.frame.topic)
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self.over = True
+        self._requester.forget(self)
+
+    def settled(self, error: BaseException | None) -> None:
+        """What became of one publish of its frame."""
+        if error is None:
+            self.may_have_left = True
+        elif self.over or isinstance(error, LinkDown):
+            pass  # sent by _repeat_all as soon as there is a connection
+        elif isinstance(error, NotPublished):
+            if not self.may_have_left:
+                self.end(None, Unavailable(_why(error)))
+        else:
+            self.may_have_left = True
+            self._requester.again_soon(self)
+
+
+class _Task:
+    """A call that needs a task of its own."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], ended: Ended) -> None:
+        self._task = asyncio.get_running_loop().create_task(coroutine)
+        self._task.add_done_callback(self._done)
+        self._ended = ended
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._task.cancel()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        self._ended(None if error else task.result(), error)
+
+
+class _Submitting:
+    """A frame without a deadline until it is confirmed; what did not get there is sent again by a task."""
+
+    def __init__(self, ended: Ended, insist: Callable[[BaseException], Coroutine[Any, Any, None]]) -> None:
+        self._ended = ended
+        self._insist = insist
+        self._over = False
+        self._task: _Task | None = None
+
+    def settled(self, error: BaseException | None) -> None:
+        """What became of its first publish."""
+        if self._over:
+            return
+        if error is None:
+            self._ended(None, None)
+        else:
+            self._task = _Task(self._insist(error), self._ended)
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 @dataclass
@@ -61,11 +150,13 @@ class BusRequester:
     ) -> None:
         self._link = link
         self._lanes = Lanes(link)
+        self._known_lanes: dict[tuple[str, str], Lane] = {}
         self._calls: dict[int, _Pending] = {}
         self._numbers = count(1)
         self._clock = clock
         self._request_queues = request_queues
         self._decoders: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {}
+        self._sweeping = False
         self.depths: dict[str, Depth] = {}
         self.late_replies = 0
         link.on_up(self._repeat_all)
@@ -76,39 +167,45 @@ class BusRequester:
         """Send and wait for the reply, at most `caller.seconds`; raises Refusal or CallFailed."""
         if self._request_queues:
             return await self._ask_on_own_queue(message, caller)
+        answered: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        call = self.begin(message, caller, _into(answered))
+        try:
+            return await answered
+        finally:
+            call.cancel()
+
+    def begin(self, message: Command[Any] | Query[Any], caller: Caller, ended: Ended) -> Begun:
+        """As `ask`, without a task: `ended` is called with the reply or the error."""
+        if self._request_queues:
+            return _Task(self._ask_on_own_queue(message, caller), ended)
         self._shed(message)
         frame = self._frame(message, caller, "wait")
         loop = asyncio.get_running_loop()
-        pending = _Pending(frame, loop.create_future())
-        self._calls[frame.call] = pending
-        timer = loop.call_later(caller.seconds + GRACE_SECONDS, self._expire, pending)
-        try:
-            self._send(pending)
-            return self._decode(message, await pending.future)
-        finally:
-            timer.cancel()
-            self._calls.pop(frame.call, None)
+        until = loop.time() + caller.seconds + GRACE_SECONDS
+        pending = self._calls[frame.call] = _Pending(self, type(message), frame, until, ended)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._send(pending)
+        return pending
 
     async def submit(self, message: Command[Any], caller: Caller) -> None:
         """Send without a deadline; return when the broker has it on disk, within `caller.seconds`."""
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        call = self.begin_submit(message, caller, _into(accepted))
+        try:
+            await accepted
+        finally:
+            call.cancel()
+
+    def begin_submit(self, message: Command[Any], caller: Caller, ended: Ended) -> Begun:
+        """As `submit`, without a task: `ended` is called with None or the error."""
         self._shed(message)
         frame = self._frame(message, caller, "queued")
         until = self._clock() + caller.seconds
-        left = False
-        while True:
-            try:
-                await self._publish_once(frame)
-                return
-            except (Unroutable, Nacked) as error:
-                if not left:
-                    raise Unavailable(_why(error)) from error
-            except LinkDown:
-                pass
-            except Exception:
-                left = True
-            if self._clock() + AGAIN_SECONDS >= until:
-                raise OutcomeUnknown() if left else Unavailable("the broker does not answer")
-            await asyncio.sleep(AGAIN_SECONDS)
+        submitting = _Submitting(ended, lambda error: self._insist(frame, until, error))
+        self._lanes.send(self._lane(frame, ""), codec.encode(frame), submitting.settled)
+        return submitting
 
     async def stream(self, message: Query[R], caller: Caller) -> AsyncIterator[R]:
         """Yield the parts of a streamed reply; closing the iterator deletes the queue: the sender stops."""
@@ -154,22 +251,30 @@ class BusRequester:
             replies = codec.decode_replies(delivery.body, delivery.properties)
         except codec.Malformed:
             return
+        publisher = delivery.properties.user_id
         for reply in replies:
             pending = self._calls.get(reply.call)
-            if pending is None or pending.future.done():
+            if pending is None:
                 self.late_replies += 1
-            elif delivery.properties.user_id != owner_of(pending.frame.topic):
-                log.error("forged_reply", publisher=delivery.properties.user_id, topic=pending.frame.topic)
+            elif publisher != owner_of(pending.frame.topic):
+                log.error("forged_reply", publisher=publisher, topic=pending.frame.topic)
             elif pending.sent > 1 and _is_running(reply):
-                self._again_soon(pending)
+                self.again_soon(pending)
             else:
-                pending.future.set_result(reply)
+                self._answer(pending, reply)
 
-    def _decode(self, message: Command[R] | Query[R], reply: ReplyFrame) -> R:
+    def _answer(self, pending: _Pending, reply: ReplyFrame) -> None:
+        try:
+            decoded = self._decode(pending.kind, reply)
+        except Exception as error:
+            pending.end(None, error)
+        else:
+            pending.end(decoded)
+
+    def _decode(self, kind: type[Message], reply: ReplyFrame) -> Any:
         if reply.status != 200:
             raise _failure(reply)
-        decoded: R = self._decoder(type(message)).decode(reply.body)
-        return decoded
+        return self._decoder(kind).decode(reply.body)
 
     def _decoder(self, kind: type[Message]) -> msgspec.msgpack.Decoder[Any]:
         decoder = self._decoders.get(kind)
@@ -199,8 +304,13 @@ class BusRequester:
         )
 
     def _lane(self, frame: Frame, reply_to: str) -> Lane:
-        query = frame.kind == "query"
-        return Lane(EXCHANGE_OF_KIND[frame.kind], frame.topic, reply_to, not query, query)
+        lane = self._known_lanes.get((frame.topic, reply_to))
+        if lane is None:
+            query = frame.kind == "query"
+            lane = Lane(EXCHANGE_OF_KIND[frame.kind], frame.topic, reply_to, not query, query)
+            if not reply_to or reply_to == self._link.reply_address:
+                self._known_lanes[frame.topic, reply_to] = lane
+        return lane
 
     def _send(self, pending: _Pending) -> None:
         reply_to = self._link.reply_address
@@ -208,66 +318,68 @@ class BusRequester:
             return  # sent by _repeat_all as soon as there is a connection
         pending.sent += 1
         frame = pending.frame
-
-        def settled(error: BaseException | None) -> None:
-            if pending.future.done():
-                return
-            if error is None:
-                pending.may_have_left = True
-            elif isinstance(error, LinkDown):
-                pass  # sent by _repeat_all as soon as there is a connection
-            elif isinstance(error, NotPublished):
-                if not pending.may_have_left:
-                    pending.future.set_exception(Unavailable(_why(error)))
-            else:
-                pending.may_have_left = True
-                self._again_soon(pending)
-
         self._lanes.send(
-            self._lane(frame, reply_to), codec.encode(frame), settled, remaining_ms=frame.remaining_ms
+            self._lane(frame, reply_to), pending.encoded, pending.settled, remaining_ms=frame.remaining_ms
         )
 
-    def _again_soon(self, pending: _Pending) -> None:
+    def forget(self, pending: _Pending) -> None:
+        """A call is over."""
+        self._calls.pop(pending.frame.call, None)
+
+    def again_soon(self, pending: _Pending) -> None:
         """The same frame id once more: the inbox makes a second arrival harmless."""
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._again, pending)
 
     def _again(self, pending: _Pending) -> None:
-        if not pending.future.done():
+        if not pending.over:
             self._send(pending)
 
     def _repeat_all(self) -> None:
         """A new connection has a new reply queue: replies to the old one are lost, so ask again."""
+        self._known_lanes.clear()
         for pending in list(self._calls.values()):
             self._again(pending)
 
-    def _expire(self, pending: _Pending) -> None:
-        if pending.future.done():
-            return
-        if pending.frame.kind == "query":
-            pending.future.set_exception(Unavailable("no answer in time"))
-        elif pending.may_have_left:
-            pending.future.set_exception(OutcomeUnknown())
-        else:
-            pending.future.set_exception(Unavailable("the broker does not answer"))
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for pending in [pending for pending in self._calls.values() if pending.until <= now]:
+            pending.end(None, _too_late(pending))
+        self._sweeping = bool(self._calls)
+        if self._sweeping:
+            loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _shed(self, message: Message) -> None:
         depth = self.depths.get(owner_of(message.topic))
         if depth and isinstance(message, Command) and depth.messages > SHED_AT * MOST_MESSAGES:
             raise Unavailable("the queue of this service is nearly full")
 
+    async def _insist(self, frame: Frame, until: float, error: BaseException) -> None:
+        """Publish again what was not confirmed, until it is, or until it is clear how it ends."""
+        left = False
+        while True:
+            if isinstance(error, Unroutable | Nacked):
+                if not left:
+                    raise Unavailable(_why(error)) from error
+            elif not isinstance(error, LinkDown):
+                left = True
+            if self._clock() + AGAIN_SECONDS >= until:
+                raise OutcomeUnknown() if left else Unavailable("the broker does not answer")
+            await asyncio.sleep(AGAIN_SECONDS)
+            try:
+                await self._publish_once(frame)
+                return
+            except Exception as failure:
+                error = failure
+
     async def _publish_once(self, frame: Frame, reply_to: str = "") -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def settled(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
+        settle = _into(done)
         self._lanes.send(
-            self._lane(frame, reply_to), codec.encode(frame), settled, remaining_ms=frame.remaining_ms
+            self._lane(frame, reply_to),
+            codec.encode(frame),
+            lambda error: settle(None, error),
+            remaining_ms=frame.remaining_ms,
         )
         await done
 
@@ -288,7 +400,8 @@ class BusRequester:
                     reply = await own.next(seconds + GRACE_SECONDS, owner_of(message.topic))
                     if sent > 1 and _is_running(reply):
                         raise Lost("our own first copy is still at work")
-                    return self._decode(message, reply)
+                    answer: R = self._decode(type(message), reply)
+                    return answer
             except Lost as error:
                 if self._clock() < until:
                     await asyncio.sleep(AGAIN_SECONDS)
@@ -304,6 +417,26 @@ class BusRequester:
             raise Unavailable(_why(error)) from error
         except Exception as error:
             raise Lost(str(error)) from error
+
+
+def _into(future: asyncio.Future[Any]) -> Ended:
+    """Tells a future how a call ended."""
+
+    def ended(reply: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(reply)
+        else:
+            future.set_exception(error)
+
+    return ended
+
+
+def _too_late(pending: _Pending) -> Exception:
+    if pending.frame.kind == "query":
+        return Unavailable("no answer in time")
+    return OutcomeUnknown() if pending.may_have_left else Unavailable("the broker does not answer")
 
 
 def _why(error: BaseException) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+import msgspec
 
 from shared.contracts.base import ANONYMOUS, Command, Principal, Query
 
 R = TypeVar("R")
+Ended = Callable[[Any, BaseException | None], None]
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """The header of a call, taken from the HTTP request.
 
     `id` is the frame id (uuid7, or `keyed_id` with an Idempotency-Key); `seconds` how long somebody
@@ -66,14 +67,31 @@ class NoSuchTopic(CallFailed):
     code = "unknown_topic"
 
 
+class Begun(Protocol):
+    """A call on its way."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more: its end is not told. What has left may still happen."""
+
+
 class Requester(Protocol):
-    """How the gateway talks to services; raises the service's Refusal, or a CallFailed."""
+    """How the gateway talks to services; raises the service's Refusal, or a CallFailed.
+
+    `begin` and `begin_submit` are `ask` and `submit` without a task: they may raise CallFailed at once,
+    else `ended` is called exactly once and later, with the reply and None, or with None and the error.
+    """
 
     async def ask(self, message: Command[R] | Query[R], caller: Caller) -> R:
         """Send and wait for the reply, at most `caller.seconds`."""
 
     async def submit(self, message: Command[Any], caller: Caller) -> None:
         """Send without a deadline and return when the broker has it on disk."""
+
+    def begin(self, message: Command[Any] | Query[Any], caller: Caller, ended: Ended) -> Begun:
+        """As `ask`."""
+
+    def begin_submit(self, message: Command[Any], caller: Caller, ended: Ended) -> Begun:
+        """As `submit`."""
 
     def stream(self, message: Query[R], caller: Caller) -> AsyncIterator[R]:
         """Send and yield the parts of the reply as they come; closing the iterator cancels."""
