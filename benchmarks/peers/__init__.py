@@ -1,0 +1,44 @@
+"""Other ways to build the same, one readable file each, tuned as their own documentation advises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+
+class Peer(NamedTuple):
+    """One peer: a program whose roles are processes; each prints `ready` when it serves, SIGTERM stops it.
+
+    Broker and database come from BENCH_AMQP_URL and BENCH_DATABASE_URL; a peer declares its own queues and
+    tables. The role `web` is started with `--port` and serves HTTP on loopback, the others serve no port.
+    """
+
+    name: str
+    label: str
+    runtime: Literal["python", "nameko", "node"]
+    file: str
+    roles: tuple[str, ...]
+    routes: tuple[str, ...]
+    """`METHOD /path` of each route; what is sent to them stands in the file."""
+
+
+_ALL = (
+    Peer(
+        "limit",
+        "bare aiohttp 3.14.5 + msgspec 0.22.0 + uvloop 0.23.0, no queue, no database",
+        "python",
+        "limit.py",
+        ("web",),
+        ("POST /", "GET /"),
+    ),
+    Peer(
+        "fastapi_insert",
+        "FastAPI 0.163.2 + Uvicorn 0.54.0 (uvloop, httptools) + asyncpg 0.32.0",
+        "python",
+        "fastapi_insert.py",
+        ("web",),
+        ("POST /readings", "POST /datasets"),
+    ),
+)
+
+PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _ALL}
