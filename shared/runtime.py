@@ -17,6 +17,7 @@ from prometheus_client import Gauge
 
 from shared import http, logs
 from shared.bus import codec
+from shared.bus.about import Identity
 from shared.bus.codec import Frame
 from shared.bus.ids import uuid7
 from shared.bus.inbox import PostgresInbox
@@ -216,7 +217,14 @@ class Running:
             return
         limits = Limits(inbox_hours=settings.inbox_hours)
         self._service = Service(
-            routes, self._link, inbox, make_deps, limits=limits, registry=figures, tell=shipper.ended
+            routes,
+            self._link,
+            inbox,
+            make_deps,
+            limits=limits,
+            registry=figures,
+            tell=shipper.ended,
+            identity=Identity(version=http.VERSION, commit=settings.commit),
         )
         self._spawn(self._keep_partitions(inbox))
         await self._service.start(*further_queues)

@@ -56,12 +56,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Route:
-    """One row of the table."""
+    """One row of the table; `make_deps` when its handler does not work with the `Deps` of the service."""
 
     message: type[Message]
     shape: Shape
     handler: Callable[..., Any]
     inbox: bool = True
+    make_deps: Callable[[Call], Any] | None = None
 
 
 @dataclass

@@ -16,7 +16,7 @@ from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.endings import Outcome, Work, encode_events, refusal_of
 from shared.bus.inbox import AlreadyAnswered, CommitUnknown, Entry, Inbox, Unit
-from shared.bus.routes import Call, Done, Job, Route, Routes
+from shared.bus.routes import Call, Done, Job, Route
 from shared.bus.verdict import MOST_ATTEMPTS, STILL_RUNNING, Ending
 from shared.contracts.base import Message
 from shared.contracts.submissions import RefusalBody, Submission
@@ -46,21 +46,20 @@ class Runner:
 
     def __init__(
         self,
-        routes: Routes,
+        service: str,
+        table: Mapping[str, Route],
         inbox: Inbox,
         make_deps: MakeDeps,
         *,
         inbox_hours: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._service = routes.service
+        self._service = service
         self._inbox = inbox
         self._make_deps = make_deps
         self._inbox_seconds = inbox_hours * 3600
         self._clock = clock
-        self._decoders = {
-            topic: msgspec.msgpack.Decoder(route.message) for topic, route in routes.table.items()
-        }
+        self._decoders = {topic: msgspec.msgpack.Decoder(route.message) for topic, route in table.items()}
 
     # -- one frame -------------------------------------------------------------------------------------
 
@@ -93,7 +92,7 @@ class Runner:
         if route.shape == "batch":
             return (await self._batch(route, [work], [message]))[0]
         if not protected:
-            done: Done[Any] = await _handle(route, message, self._deps(frame, self._inbox.pool))
+            done: Done[Any] = await _handle(route, message, self._deps(route, frame, self._inbox.pool))
             return self._done(frame, done)
         return await self._in_unit(route, work, message)
 
@@ -104,7 +103,7 @@ class Runner:
                 async with self._inbox.unit() as unit:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
                         return BUSY
-                    done = await _handle(route, message, self._deps(frame, unit.db))
+                    done = await _handle(route, message, self._deps(route, frame, unit.db))
                     outcome = self._done(frame, done)
                     await unit.record([_entry(frame, outcome)])
                 return outcome
@@ -208,7 +207,7 @@ class Runner:
         if not pairs:
             return [busy[work.frame.id] for work in works]
         jobs = [_job(work.frame, message) for work, message in pairs]
-        results = await _handle(route, jobs, self._deps(pairs[0][0].frame, unit.db))
+        results = await _handle(route, jobs, self._deps(route, pairs[0][0].frame, unit.db))
         outcomes = dict(busy)
         entries = []
         for (work, _), result in zip(pairs, results, strict=True):
@@ -264,8 +263,8 @@ class Runner:
             return Outcome(Ending.MALFORMED, refusal=detail, error=error)
         return message
 
-    def _deps(self, frame: Frame, db: Any) -> Any:
-        return self._make_deps(
+    def _deps(self, route: Route, frame: Frame, db: Any) -> Any:
+        return (route.make_deps or self._make_deps)(
             Call(
                 db=db,
                 caller=frame.principal,
@@ -277,9 +276,9 @@ class Runner:
             )
         )
 
-    def deps_for_query(self, frame: Frame) -> Any:
+    def deps_for_query(self, route: Route, frame: Frame) -> Any:
         """What a streaming handler works with."""
-        return self._deps(frame, self._inbox.pool)
+        return self._deps(route, frame, self._inbox.pool)
 
     def decoded(self, route: Route, frame: Frame) -> Message | Outcome:
         """The message of a frame, or how it ends when it cannot be decoded."""

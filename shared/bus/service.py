@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from shared.bus import codec
+from shared.bus.about import Identity, own_routes
 from shared.bus.codec import Frame
 from shared.bus.endings import Endings, Outcome, Taken, Work
 from shared.bus.inbox import Inbox
@@ -25,7 +25,7 @@ from shared.bus.running import MakeDeps, Runner
 from shared.bus.streaming import Streamer
 from shared.bus.verdict import Broker, Ending, Verdict, judge
 from shared.contracts.base import may_send
-from shared.contracts.submissions import GetSubmission, RefusalBody, get_submission
+from shared.contracts.submissions import RefusalBody, Submission
 
 log = structlog.get_logger()
 
@@ -89,6 +89,7 @@ class Service:
         registry: CollectorRegistry | None = None,
         tell: Tell | None = None,
         clock: Callable[[], float] = time.time,
+        identity: Identity | None = None,
     ) -> None:
         self._tell = tell
         self._routes = routes
@@ -96,7 +97,11 @@ class Service:
         self._inbox = inbox
         self._limits = limits
         self._clock = clock
-        self._runner = Runner(routes, inbox, make_deps, inbox_hours=limits.inbox_hours, clock=clock)
+        own = own_routes(routes.service, identity or Identity(), self.counts, self._became)
+        self._table = {**own, **routes.table}
+        self._runner = Runner(
+            routes.service, self._table, inbox, make_deps, inbox_hours=limits.inbox_hours, clock=clock
+        )
         self._streamer = Streamer(link, inbox, self._runner, clock)
         self._endings = Endings(routes.service, link, short_wait=limits.waits[0], clock=clock)
         self._meters = Meters(registry or CollectorRegistry())
@@ -107,7 +112,6 @@ class Service:
         self._subscriptions: list[Subscription] = []
         self._recovering: asyncio.Task[None] | None = None
         self._draining = False
-        self._submission = get_submission(routes.service).topic
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -194,8 +198,8 @@ class Service:
 
     def _place(self, work: Work) -> None:
         frame = work.frame
-        route = self._routes.table.get(frame.topic)
-        if route is None and frame.topic != self._submission:
+        route = self._table.get(frame.topic)
+        if route is None:
             self._end(work, Outcome(Ending.UNKNOWN_TOPIC))
             return
         if not self._allowed(work, route):
@@ -204,7 +208,7 @@ class Service:
         if self._draining:
             self._end(work, Outcome(Ending.DRAINING))
             return
-        if route is not None and route.shape not in ("query", "stream"):
+        if route.shape not in ("query", "stream"):
             first = self._running.setdefault(frame.id, work)
             if first is not work:
                 first.repeats.append(work)
@@ -213,13 +217,12 @@ class Service:
         track.waiting.append(work)
         self._kick(track)
 
-    def _allowed(self, work: Work, route: Route | None) -> bool:
+    def _allowed(self, work: Work, route: Route) -> bool:
         """Whether the account the broker vouches for may send this topic, in this principal's name."""
         publisher = work.taken.delivery.properties.user_id
         if publisher == self._routes.service:
             return True  # only this service may write to its own wait route
-        message = route.message if route else GetSubmission
-        if not publisher or not may_send(publisher, message):
+        if not publisher or not may_send(publisher, route.message):
             return False
         principal = work.frame.principal
         return publisher == "gateway" or (principal.kind == "service" and principal.id == publisher)
@@ -233,13 +236,13 @@ class Service:
             "stream": _Track(self._limits.streams),
             "alone": _Track(1),
         }
-        for topic, route in self._routes.table.items():
+        for topic, route in self._table.items():
             if route.shape == "batch":
                 tracks[topic] = _Track(self._limits.batches, route)
         return tracks
 
-    def _track_of(self, route: Route | None, work: Work) -> _Track:
-        if route is None or route.shape == "query":
+    def _track_of(self, route: Route, work: Work) -> _Track:
+        if route.shape == "query":
             return self._tracks["query"]
         if route.shape == "stream":
             return self._tracks["stream"]
@@ -258,12 +261,10 @@ class Service:
 
     async def _run_one(self, track: _Track, work: Work) -> None:
         try:
-            route = self._routes.table.get(work.frame.topic)
+            route = self._table[work.frame.topic]
             started = time.perf_counter()
-            if route is not None and route.shape == "stream":
+            if route.shape == "stream":
                 outcome = await self._streamer.run(route, work)
-            elif route is None:
-                outcome = await self._answer_submission(work)
             else:
                 outcome = await self._runner.one(route, work)
             self._meters.seconds.labels(work.frame.topic).observe(time.perf_counter() - started)
@@ -297,14 +298,8 @@ class Service:
         if not self._draining:
             self._kick(track)
 
-    async def _answer_submission(self, work: Work) -> Outcome:
-        try:
-            asked = msgspec.msgpack.decode(work.frame.body, type=GetSubmission)
-            return Outcome(Ending.DONE, reply=codec.encode(await self._runner.submission(asked.id)))
-        except msgspec.MsgspecError as error:
-            return Outcome(Ending.MALFORMED, error=error)
-        except Exception as error:
-            return Outcome(Ending.AWAY if self._inbox.away(error) else Ending.FAILED, error=error)
+    async def _became(self, frame_id: UUID) -> Submission:
+        return await self._runner.submission(frame_id)
 
     # -- how it ended ----------------------------------------------------------------------------------
 
@@ -325,7 +320,7 @@ class Service:
         if verdict.broker is Broker.HOLD:
             self._hold(work, outcome)
             return
-        topic = frame.topic if frame.topic in self._routes.table else "other"
+        topic = frame.topic if frame.topic in self._table else "other"
         self._meters.frames.labels(topic, outcome.ending.value).inc()
         if self._tell is not None:
             self._tell(frame, outcome.ending)
@@ -380,7 +375,7 @@ class Service:
         self._recovering = None
         held, self._held = self._held, deque()
         for work in held:
-            self._track_of(self._routes.table.get(work.frame.topic), work).waiting.append(work)
+            self._track_of(self._table[work.frame.topic], work).waiting.append(work)
         await self._subscribe()
         for track in self._tracks.values():
             self._kick(track)

@@ -46,7 +46,7 @@ class Streamer:
         if isinstance(message, Outcome):
             return message
         number = 0
-        parts = route.handler(message, self._runner.deps_for_query(work.frame))
+        parts = route.handler(message, self._runner.deps_for_query(route, work.frame))
         try:
             async for part in parts:
                 body = msgspec.Raw(codec.encode(part))

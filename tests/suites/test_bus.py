@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,8 @@ from shared.bus.link import Outgoing
 from shared.bus.requester import Depth
 from shared.bus.requests import NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
 from shared.bus.topology import COMMANDS, EVENTS, MOST_MESSAGES, QUERIES
-from shared.contracts.base import Principal
+from shared.contracts.about import get_about, probe
+from shared.contracts.base import Message, Principal
 from shared.contracts.submissions import get_submission
 from shared.errors import Conflict, Refusal, TooMany
 from tests.suites.probe import Add, AddMany, Ask, Internal, Shouted, Stranger, Stream, make_routes
@@ -43,7 +45,7 @@ async def world(where: AbstractAsyncContextManager[World]) -> AsyncIterator[Worl
         yield made
 
 
-def frame_of(message: Add | AddMany | Internal, principal: Principal = ANN) -> Frame:
+def frame_of(message: Message, principal: Principal = ANN) -> Frame:
     """A frame as the gateway would make it, without anybody waiting."""
     made = uuid7()
     return Frame(
@@ -450,6 +452,40 @@ async def test_what_became_of_a_submission(world: World) -> None:
 
     await eventually(states)
     world.script.gate.set()
+
+
+async def test_a_service_says_what_it_is_and_how_busy(world: World) -> None:
+    await world.requester.submit(Add(text="a", how="wait"), caller())
+    await asyncio.wait_for(world.script.entered.get(), 5)
+    about = await world.requester.ask(get_about("probe")(), caller())
+    assert (about.service, about.waiting, about.held) == ("probe", 0, 0)
+    assert about.running >= 1
+    assert about.process
+    world.script.gate.set()
+
+
+async def test_a_probe_goes_the_way_of_a_command_and_needs_no_database(world: World) -> None:
+    about = await world.requester.ask(get_about("probe")(), caller())
+    world.inbox.is_away = True
+    probed = await world.requester.ask(probe("probe")(text="hello"), caller())
+    assert (probed.service, probed.text, probed.process) == ("probe", "hello", about.process)
+    assert probed.at >= about.since
+    assert [message.exchange for message in world.published] == [QUERIES, COMMANDS]
+    sent = world.published[-1]
+    assert sent.persistent
+    assert sent.mandatory
+
+
+async def test_a_probe_that_comes_twice_is_answered_twice_and_only_for_the_gateway(world: World) -> None:
+    key = keyed_id(ANN, "probe.probe", "k1")
+    replies = await asyncio.gather(
+        *(world.requester.ask(probe("probe")(text="a"), caller(frame=key)) for _ in range(5))
+    )
+    assert {reply.text for reply in replies} == {"a"}
+    forged = Principal(kind="service", id="intruder")
+    message = replace(outgoing(frame_of(probe("probe")(text="a"), forged)), key="probe.add")
+    await world.publish(message, "intruder")
+    assert (await eventually(world.dead))[0]["reason"] == "not_allowed"
 
 
 async def test_plain_json_with_amqp_properties_is_one_frame(world: World) -> None:
