@@ -39,6 +39,38 @@ _ALL = (
         ("web",),
         ("POST /readings", "POST /datasets"),
     ),
+    Peer(
+        "express_pg",
+        "Express 5.3.0 + pg 8.23.1 on Node",
+        "node",
+        "express_pg.mjs",
+        ("web",),
+        ("POST /readings",),
+    ),
+    Peer(
+        "copy_bulk",
+        "aiohttp 3.14.5 + msgspec 0.22.0 + asyncpg 0.32.0 COPY",
+        "python",
+        "copy_bulk.py",
+        ("web",),
+        ("POST /readings",),
+    ),
+    Peer(
+        "aio_pika_rpc",
+        "aio-pika 10.2.1 with a reply queue, behind aiohttp 3.14.5",
+        "python",
+        "aio_pika_rpc.py",
+        ("service", "web"),
+        ("POST /",),
+    ),
+    Peer(
+        "express_amqplib",
+        "Express 5.3.0 + amqplib 2.3.1 on Node",
+        "node",
+        "express_amqplib.mjs",
+        ("service", "web"),
+        ("POST /",),
+    ),
 )
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _ALL}
