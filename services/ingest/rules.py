@@ -12,6 +12,7 @@ from shared.contracts.base import FieldError, Principal
 from shared.contracts.ingest import MAX_VARIABLES, Dataset, Ledger, Variable, VariableSpec
 from shared.errors import Forbidden, Invalid, NotFound, Refusal, Unauthorized
 
+Bounds = tuple[datetime, datetime]
 UNDO = timedelta(hours=24)
 # Columns of a CSV that are not variables, whatever the dataset.
 RESERVED_TAGS = frozenset({"id", "entry", "at", "status", "latitude", "longitude", "elevation"})
@@ -198,12 +199,17 @@ def _mistakes(by_tag: dict[str, Variable], wanted: Sequence[VariableSpec]) -> li
     return errors
 
 
-def bounds(known: Known, start: datetime | None, end: datetime | None) -> tuple[datetime, datetime] | None:
+def bounds(known: Known, start: datetime | None, end: datetime | None) -> Bounds | None:
     """The part of start <= at < end that can have readings: partitions outside of it are never opened."""
     if known.first_at is None or known.last_at is None:
         return None
     after_last = known.last_at + timedelta(microseconds=1)
     return max(start or known.first_at, known.first_at), min(end or after_last, after_last)
+
+
+def rows_like(rows: int, size: int, wanted: int) -> int:
+    """How many rows to take next, when so many had this size, to have about nine tenths of the wanted one."""
+    return max(1, min(rows * 4, rows * wanted * 9 // 10 // max(size, 1)))
 
 
 def selected(known: Known, tags: Sequence[str]) -> tuple[Variable, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
 from services.ingest import rules
-from services.ingest.answers import Cursor, printer, reading_of
+from services.ingest.answers import Cursor, Printer, printer, reading_of
 from services.ingest.deps import Deps
-from services.ingest.rules import Known
+from services.ingest.rules import Bounds, Known
+from services.ingest.store.readings import Piece
 from shared.bus.routes import Done, Routes
 from shared.contracts.ingest import (
     ExportReadings,
@@ -24,8 +27,9 @@ from shared.contracts.ingest import (
 from shared.errors import NotFound
 
 routes = Routes("ingest")
-PART_CHARACTERS = 65_536
-EXPORT_ROWS = 2_000
+PART_BYTES = 256 << 10
+FIRST_ROWS = 200
+ROWS_AT_ONCE = 500
 BEFORE_ALL = Cursor(datetime(1970, 1, 1, tzinfo=UTC), 0)
 AFTER_ALL = Cursor(datetime(9999, 1, 1, tzinfo=UTC), 2**63 - 1)
 
@@ -77,26 +81,61 @@ async def get_import(query: GetImport, deps: Deps) -> Done[ImportPosition]:
 async def export_readings(query: ExportReadings, deps: Deps) -> AsyncIterator[bytes]:
     known = rules.for_reader(await deps.store.dataset(query.dataset_id), deps.caller)
     printed = printer(known, query)
-    held, size = [printed.head], len(printed.head)
-    async for rows in _pieces(known, query, deps):
-        for row in rows:
-            held.append(printed.row(row))
-            size += len(held[-1])
-            if size >= PART_CHARACTERS:
-                yield "".join(held).encode()
-                held, size = [], 0
-    if size:
-        yield "".join(held).encode()
+    async with aclosing(_ahead(_texts(known, query, deps, printed))) as texts:
+        async for text in texts:
+            body = text.encode()
+            for start in range(0, len(body), PART_BYTES):
+                yield body[start : start + PART_BYTES]
 
 
-async def _pieces(known: Known, query: ExportReadings, deps: Deps) -> AsyncIterator[list[Any]]:
-    """The rows of a range, some at a time and each time by the position of the last: no long transaction."""
+async def _texts(known: Known, query: ExportReadings, deps: Deps, printed: Printer) -> AsyncIterator[str]:
+    """The head, then some rows at a time, each time by the position of the last: no long transaction."""
+    held = printed.head
     bounds = rules.bounds(known, query.start, query.end)
-    cursor = BEFORE_ALL
+    cursor, rows = BEFORE_ALL, FIRST_ROWS
     while bounds is not None:
-        rows = await deps.store.oldest_first(known, *bounds, cursor, EXPORT_ROWS)
-        if rows:
-            yield rows
-        if len(rows) < EXPORT_ROWS:
-            return
-        cursor = Cursor(rows[-1]["at"], rows[-1]["entry"])
+        piece = await _piece(known, bounds, cursor, rows, deps, printed)
+        if piece.rows < rows:
+            held += piece.text
+            break
+        yield held + piece.text
+        held, cursor, rows = "", piece.last, rules.rows_like(rows, len(piece.text), PART_BYTES)
+    if held:
+        yield held
+
+
+async def _piece(
+    known: Known, bounds: Bounds, after: Cursor, rows: int, deps: Deps, printed: Printer
+) -> Piece:
+    """Printed by the database where it can, else here."""
+    if printed.layout is not None:
+        piece = await deps.store.lines(known, *bounds, after, rows, printed.layout)
+        if piece is not None:
+            return piece
+    found = await deps.store.oldest_first(known, *bounds, after, rows)
+    last = Cursor(found[-1]["at"], found[-1]["entry"]) if found else after
+    return Piece(await _printed_here(found, printed), len(found), last)
+
+
+async def _printed_here(found: Sequence[Any], printed: Printer) -> str:
+    texts = []
+    for first in range(0, len(found), ROWS_AT_ONCE):
+        texts.append("".join([printed.row(row) for row in found[first : first + ROWS_AT_ONCE]]))
+        await asyncio.sleep(0)  # others have their turn
+    return "".join(texts)
+
+
+async def _ahead(texts: AsyncIterator[str]) -> AsyncGenerator[str]:
+    """The next text is made while one is sent."""
+    making = asyncio.create_task(_next(texts))
+    try:
+        while (text := await making) is not None:
+            making = asyncio.create_task(_next(texts))
+            yield text
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+
+
+async def _next(texts: AsyncIterator[str]) -> str | None:
+    return await anext(texts, None)

@@ -8,13 +8,22 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingest.answers import Cursor
+from services.ingest.answers import Cursor, Layout
 from services.ingest.numbering import Account, Import, OwnId, Plan, Row
 from services.ingest.rules import Known
 from services.ingest.store.base import Record, Statements, known_of
+from services.ingest.store.lines import lines_of
 from shared.contracts.ingest import EntryStored
 
 COLUMNS = ("entry", "at", "whole", "dataset", "numbers", "exact", "status", "place")
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Some lines of an export."""
+
+    text: str
+    rows: int
+    last: Cursor
 
 
 class Readings(Statements):
@@ -148,16 +157,44 @@ class Readings(Statements):
     async def oldest_first(
         self, known: Known, start: datetime, end: datetime, after: Cursor, limit: int
     ) -> list[Record]:
-        """Readings with start <= at < end that come after a cursor, from the earliest."""
+        """Readings with start <= at < end that come after a cursor, from the earliest.
+
+        Those that came since `known` was read are left out: an export is of what there was when it began.
+        """
         sql = """
             SELECT entry, at, whole, numbers, exact, status, place FROM ingest.reading
-            WHERE dataset = $1 AND at >= $2 AND at < $3 AND at >= $4 AND (at, entry) > ($4, $5) AND entry > $6
-            ORDER BY at, entry LIMIT $7
+            WHERE dataset = $1 AND at >= $2 AND at < $3 AND at >= $4 AND (at, entry) > ($4, $5)
+              AND entry > $6 AND entry <= $7
+            ORDER BY at, entry LIMIT $8
         """
         rows: list[Record] = await self._db.fetch(
-            sql, known.number, start, end, after.at, after.entry, known.cleared, limit
+            sql, known.number, start, end, after.at, after.entry, known.cleared, known.last_entry, limit
         )
         return rows
+
+    async def lines(
+        self, known: Known, start: datetime, end: datetime, after: Cursor, limit: int, layout: Layout
+    ) -> Piece | None:
+        """As `oldest_first`, printed; None when there is one among them that SQL does not print."""
+        printed = lines_of(layout, first_parameter=9)
+        sql = f"""
+            SELECT string_agg(line, '') AS text, count(*) AS rows, count(line) AS printed,
+                   max(at) AS at, (array_agg(entry))[count(*)] AS entry
+            FROM (SELECT at, entry, {printed.line} AS line FROM (
+                SELECT {printed.columns} FROM ingest.reading
+                WHERE dataset = $1 AND at >= $2 AND at < $3 AND at >= $4 AND (at, entry) > ($4, $5)
+                  AND entry > $6 AND entry <= $7
+                ORDER BY at, entry LIMIT $8) found) printed
+        """  # noqa: S608 (expressions of field numbers; what users wrote goes as parameters)
+        row = await self._db.fetchrow(
+            sql,
+            *(known.number, start, end, after.at, after.entry, known.cleared, known.last_entry, limit),
+            *printed.parameters,
+        )
+        if row["printed"] < row["rows"]:
+            return None
+        last = Cursor(row["at"], row["entry"]) if row["rows"] else after
+        return Piece(row["text"] or "", row["rows"], last)
 
     async def latest(self, known: Known) -> Record | None:
         sql = """
