@@ -89,7 +89,7 @@ class _Pending:
             self._requester.again_soon(self)
 
 
-class _Task:
+class Task:
     """A call that needs a task of its own."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], ended: Ended) -> None:
@@ -115,7 +115,7 @@ class _Submitting:
         self._ended = ended
         self._insist = insist
         self._over = False
-        self._task: _Task | None = None
+        self._task: Task | None = None
 
     def settled(self, error: BaseException | None) -> None:
         """What became of its first publish."""
@@ -124,7 +124,7 @@ class _Submitting:
         if error is None:
             self._ended(None, None)
         else:
-            self._task = _Task(self._insist(error), self._ended)
+            self._task = Task(self._insist(error), self._ended)
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -177,7 +177,7 @@ class BusRequester:
     def begin(self, message: Command[Any] | Query[Any], caller: Caller, ended: Ended) -> Begun:
         """As `ask`, without a task: `ended` is called with the reply or the error."""
         if self._request_queues:
-            return _Task(self._ask_on_own_queue(message, caller), ended)
+            return Task(self._ask_on_own_queue(message, caller), ended)
         self._shed(message)
         frame = self._frame(message, caller, "wait")
         loop = asyncio.get_running_loop()

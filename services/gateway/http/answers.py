@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType
@@ -23,14 +23,24 @@ Render = Callable[[Any], Any]
 to_json = msgspec.json.Encoder().encode
 
 
-def answer(
-    status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """A response that holds its body already."""
-    fields: CIMultiDict[str] = CIMultiDict(headers) if headers else CIMultiDict()
-    if body:
-        fields[CONTENT_TYPE] = content_type
-    return web.Response(status=status, body=body or None, headers=fields)
+class Answer(msgspec.Struct):
+    """An answer whose body is complete; `close` ends its connection."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: dict[str, str] = {}
+    close: bool = False
+
+    def response(self) -> web.Response:
+        """As aiohttp sends it."""
+        fields: CIMultiDict[str] = CIMultiDict(self.headers)
+        if self.body:
+            fields[CONTENT_TYPE] = self.content_type
+        response = web.Response(status=self.status, body=self.body or None, headers=fields)
+        if self.close:
+            response.force_close()
+        return response
 
 
 def problem(
@@ -38,12 +48,12 @@ def problem(
     status: int,
     detail: str,
     request_id: str,
-    headers: Mapping[str, str] | None = None,
+    headers: dict[str, str] | None = None,
     **more: Any,
-) -> web.Response:
+) -> Answer:
     """A problem (RFC 9457); `errors` and extension members in `more`."""
     body = to_json(problem_body(code, status, detail, request_id, **more))
-    return answer(status, body, PROBLEM, headers)
+    return Answer(status, body, PROBLEM, headers or {})
 
 
 def time_text(moment: datetime) -> str:

@@ -21,6 +21,7 @@ from services.gateway.http.gateway import (
 )
 from services.gateway.http.metrics import Meter
 from services.gateway.http.openapi import document
+from services.gateway.http.short_way import SHORT_WAY, KnownPaths, ShortWay
 from services.gateway.http.table import Route, Routes
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
@@ -62,14 +63,15 @@ def make_app(
     )
     front = Front(gateway)
     app = web.Application()
-    app[GATEWAY], app[FRONT] = gateway, front
+    known = KnownPaths()
+    app[GATEWAY], app[FRONT], app[SHORT_WAY] = gateway, front, ShortWay(gateway, front, known)
     by_path: dict[str, list[Route]] = {}
     for row in (row for table in tables for row in table.rows):
         by_path.setdefault(row.path, []).append(row)
     for path, rows in by_path.items():
         resource = app.router.add_resource(path)
         for row in rows:
-            endpoint = Endpoint(row, gateway, front)
+            endpoint = Endpoint(row, gateway, front, known)
             resource.add_route(row.method, endpoint.serve)
             if _has_head(row):
                 resource.add_route("HEAD", endpoint.serve)

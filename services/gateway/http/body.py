@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE
 
 from services.gateway.http.problems import Turned
+
+
+class SlowBody(asyncio.TimeoutError):
+    """The body of a request stopped coming; set on its stream, so that whoever reads it hears of it."""
+
 
 _UTF8 = frozenset(("", "utf-8", "utf8", "us-ascii"))
 

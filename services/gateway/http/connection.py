@@ -16,16 +16,14 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from services.gateway.http.answers import PROBLEM, problem, to_json
+from services.gateway.http.body import SlowBody
 from services.gateway.http.problems import PROBLEMS, problem_body
+from services.gateway.http.short_way import Exchange, ShortWay
 from services.gateway.settings import Settings
 from shared.bus.ids import uuid7
 
 # aiohttp raises the same error for both lines; different limits tell which one was too long.
 LINE_BYTES, FIELD_BYTES = 8192, 8190
-
-
-class SlowBody(asyncio.TimeoutError):
-    """The body of a request stopped coming; set on its stream, so that whoever reads it hears of it."""
 
 
 class Connection(RequestHandler):
@@ -34,17 +32,21 @@ class Connection(RequestHandler):
     __slots__ = (
         "_arriving",
         "_began_at",
+        "_exchange",
         "_heard_at",
         "_limits",
         "_opened_at",
         "_partial_bytes",
         "_partial_since",
+        "_short_way",
         "_stuck",
     )
 
-    def __init__(self, manager: web.Server, limits: Settings, **options: Any) -> None:
+    def __init__(self, manager: web.Server, limits: Settings, short_way: ShortWay, **options: Any) -> None:
         super().__init__(manager, **options)
         self._limits = limits
+        self._short_way = short_way
+        self._exchange: Exchange | None = None
         self._opened_at = self._heard_at = self._loop.time()
         self._began_at = 0.0
         self._partial_since = 0.0
@@ -53,11 +55,20 @@ class Connection(RequestHandler):
         self._stuck = (-1, 0.0)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and note what kind of bytes these were."""
+        """Feed the parser, note what kind of bytes these were, and let the next request go its way."""
         now = self._heard_at = self._loop.time()
         seen, arriving = self._request_count, self._arriving
         is_body = arriving is not None and not arriving.is_eof()
-        super().data_received(data)
+        waiter, self._waiter = self._waiter, None  # aiohttp's task is not to wake before we have looked
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        self._note(data, seen, is_body, now)
+        if self._messages:
+            self._go_on()
+
+    def _note(self, data: bytes, seen: int, is_body: bool, now: float) -> None:
         if self._request_count != seen:
             if self._messages:
                 self._arriving = self._messages[-1][1]
@@ -71,14 +82,64 @@ class Connection(RequestHandler):
             if self._partial_bytes > self._limits.header_bytes:
                 self.turn_away("headers_too_large")
 
+    def _go_on(self) -> None:
+        """The next request goes the short way if it can, else aiohttp's task takes it."""
+        waiter = self._waiter
+        if self._exchange is not None or waiter is None or waiter.done() or self._force_close:
+            return  # one request at a time, in order
+        if len(self._messages) == 1 and not (self._close or self.writing_paused):
+            message, payload = self._messages[0]
+            exchange = self._short_way.exchange(self, message, payload)
+            if exchange is not None:
+                assert self._parser is not None
+                assert self._manager is not None
+                self._messages.popleft()
+                self._parser.message_consumed()
+                self._manager.requests_count += 1
+                self._exchange = exchange
+                exchange.start()
+                return
+        waiter.set_result(None)
+
+    def answer(self, data: bytes, *, close: bool) -> None:
+        """The answer of the exchange that runs here; the next request may follow."""
+        self._exchange = None
+        if self.transport is None:
+            return
+        self.transport.write(data)
+        if close or self._close:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        if self._messages:
+            self._go_on()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody waits for the exchange that runs here any more."""
+        exchange, self._exchange = self._exchange, None
+        super().connection_lost(exc)
+        if exchange is not None:
+            exchange.gone()
+
     @property
     def _is_busy(self) -> bool:
         """Whether a request is here that has not been answered, started or not."""
+        if self._messages or self._exchange is not None:
+            return True
         waiter = self._waiter
-        return bool(self._messages) or self._request_in_progress or waiter is None or waiter.done()
+        return self._request_in_progress or waiter is None or waiter.done()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio.Protocol has it
         """A client that has sent its whole request and closed its side still gets its answer."""
+        if self._exchange is not None:
+            self._close = True
+            return True
         is_whole = self._arriving is None or self._arriving.is_eof()
         if is_whole and self._is_busy and self._request_count:
             self.close()
@@ -94,6 +155,8 @@ class Connection(RequestHandler):
         """aiohttp's timer for silence: a request that has begun is `check`'s, which answers it."""
         if self._partial_since:
             self._keepalive_handle = None
+        elif self._exchange is not None:
+            self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
         else:
             super()._process_keepalive()
 
@@ -168,9 +231,9 @@ class Connection(RequestHandler):
         code = _code_of(exc) if status == 400 else "internal"
         if code == "internal":
             self.log_exception("the gateway failed", exc_info=exc)
-        response = problem(code, PROBLEMS[code].status, "", uuid7().hex)
-        response.force_close()
-        return response
+        answer = problem(code, PROBLEMS[code].status, "", uuid7().hex)
+        answer.close = True
+        return answer.response()
 
 
 def cut(transport: asyncio.Transport | None) -> None:

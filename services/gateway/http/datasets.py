@@ -71,7 +71,7 @@ def change(incoming: Incoming, vault: Vault) -> ChangeDataset:
     """What is given, and the version it is meant for."""
     return ChangeDataset(
         dataset_id=incoming.path.dataset_id,
-        if_version=_version(incoming.request.headers.get("If-Match")),
+        if_version=_version(incoming.headers.get("If-Match")),
         **structs.asdict(incoming.form),
     )
 

@@ -12,30 +12,33 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from services.gateway.http import submissions
-from services.gateway.http.answers import JSON, answer, renderer, to_json
+from services.gateway.http.answers import Answer, renderer, to_json
 from services.gateway.http.body import read_body
 from services.gateway.http.connection import cut
 from services.gateway.http.front import Front
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
+from services.gateway.http.short_way import KnownPaths
 from services.gateway.http.table import ANYONE, PUBLIC, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
 from shared import context
-from shared.contracts.base import FieldError, owner_of
+from shared.bus.requests import Caller
+from shared.contracts.base import FieldError, Principal, owner_of
 from shared.errors import Forbidden, Invalid
 
 log = structlog.get_logger()
 
 
 class Endpoint:
-    """A row and what is worked out once from it."""
+    """A row and what is worked out once from it; `known` are the paths it has served."""
 
-    def __init__(self, row: Route, gateway: Gateway, front: Front) -> None:
-        self._row = row
+    def __init__(self, row: Route, gateway: Gateway, front: Front, known: KnownPaths) -> None:
+        self.row = self._row = row
         self._gateway = gateway
         self._front = front
-        self._limit: int = getattr(gateway.settings, row.limit)
+        self._known = known
+        self.limit: int = getattr(gateway.settings, row.limit)
         self._decoder = msgspec.json.Decoder(row.form) if row.form is not None else None
         self._query = QueryReader(row.query_form)
         self._has_path = bool(msgspec.structs.fields(row.path_form))
@@ -46,38 +49,57 @@ class Endpoint:
         """Answer one request."""
         row, gateway = self._row, self._gateway
         incoming = request[INCOMING]
+        self.enter(incoming)
+        if row.who is not PUBLIC:
+            self.admit(incoming, await gateway.callers.identify(request.headers))
+        if row.accepts:
+            incoming.body = await read_body(request, row.accepts, self.limit)
+        self._read(incoming, request)
+        if row.handle is not None:
+            return (await row.handle(incoming, gateway)).response()
+        message = self.message(incoming)
+        if row.part_type:
+            return await self._stream(message, incoming, request)
+        caller = incoming.caller(message)
+        if self.is_queued(incoming):
+            with gateway.counted(message.topic, "accepted"):
+                await gateway.requester.submit(message, caller)
+            return self.accepted(message.topic, caller, incoming).response()
+        with gateway.counted(message.topic):
+            reply = await gateway.requester.ask(message, caller)
+        return self.answer(reply, incoming).response()
+
+    def enter(self, incoming: Incoming) -> None:
+        """The request is for this row: read its headers; raises Turned."""
         incoming.template = self._template
         incoming.read_headers()
-        if row.who is not PUBLIC:
-            principal = gateway.callers.at_once(request.headers)
-            if principal is None:
-                principal = await gateway.callers.identify(request.headers)
-            incoming.principal = principal
-            if row.who is not ANYONE:
-                _admit(row, incoming)
-        if row.accepts:
-            incoming.body = await read_body(request, row.accepts, self._limit)
-        self._read(incoming)
-        if row.handle is not None:
-            return await row.handle(incoming, gateway)
-        message = self._message(incoming)
-        if row.part_type:
-            return await self._stream(message, incoming)
-        if incoming.prefer.queued and row.queued:
-            return await self._submit(message, incoming)
-        return self._answer(await gateway.ask(message, incoming), incoming)
 
-    def _read(self, incoming: Incoming) -> None:
+    def admit(self, incoming: Incoming, principal: Principal) -> None:
+        """The caller is known; raises Turned (401) or Forbidden."""
+        incoming.principal = principal
+        if self._row.who is not ANYONE:
+            _admit(self._row, incoming)
+
+    def is_queued(self, incoming: Incoming) -> bool:
+        """Whether the answer is 202 as soon as the message is on disk."""
+        return incoming.prefer.queued and self._row.queued
+
+    def _read(self, incoming: Incoming, request: web.Request) -> None:
         """Fill path, query and form; raises Invalid with the mistakes of all three."""
         wrong: list[FieldError] = []
-        request, row = incoming.request, self._row
         if self._has_path:
             try:
-                incoming.path = read_strings(row.path_form, dict(request.match_info), "path")
+                incoming.path = read_strings(self._row.path_form, dict(request.match_info), "path")
             except Invalid as error:
                 wrong += error.errors
+        self.read(incoming, wrong)
+        if self._row.handle is None:
+            self._known.add(request.method, request.raw_path, self, incoming.path)
+
+    def read(self, incoming: Incoming, wrong: list[FieldError]) -> None:
+        """Fill query and form; raises Invalid with their mistakes after those of the path."""
+        raw = incoming.raw_query
         try:
-            raw = request.rel_url.raw_query_string
             incoming.query = self._query.read(_pairs(raw) if raw else ())
         except Invalid as error:
             wrong += error.errors
@@ -89,7 +111,8 @@ class Endpoint:
         if wrong:
             raise Invalid(_in_words(wrong), errors=wrong)
 
-    def _message(self, incoming: Incoming) -> Any:
+    def message(self, incoming: Incoming) -> Any:
+        """The command or query this request asks for."""
         row = self._row
         if row.make is not None:
             return row.make(incoming, self._gateway.vault)
@@ -101,31 +124,28 @@ class Endpoint:
         assert row.message is not None
         return row.message(**values)
 
-    def _answer(self, reply: Any, incoming: Incoming) -> web.Response:
+    def answer(self, reply: Any, incoming: Incoming) -> Answer:
+        """The reply as HTTP."""
         row = self._row
         headers = dict(row.fields(reply)) if row.fields is not None else {}
         if incoming.prefer.applied:
             headers["Preference-Applied"] = incoming.prefer.applied
         if row.answers == 204:
-            return answer(204, b"", "", headers)
+            return Answer(204, headers=headers)
         if row.show is not None:
             reply = row.show(reply, self._gateway.vault)
         if self._render is not None:
             reply = self._render(reply)
-        return answer(row.answers, to_json(reply), JSON, headers)
+        return Answer(row.answers, to_json(reply), headers=headers)
 
-    async def _submit(self, message: Any, incoming: Incoming) -> web.Response:
-        """202 once the broker has it on disk."""
-        gateway = self._gateway
-        caller = incoming.caller(message)
-        with gateway.counted(message.topic, "accepted"):
-            await gateway.requester.submit(message, caller)
-        name = submissions.name_of(gateway.vault, incoming.principal, owner_of(message.topic), caller.id)
+    def accepted(self, topic: str, caller: Caller, incoming: Incoming) -> Answer:
+        """202: the broker has it on disk."""
+        name = submissions.name_of(self._gateway.vault, incoming.principal, owner_of(topic), caller.id)
         applied = ", ".join(filter(None, ("respond-async", incoming.prefer.applied)))
         headers = {"Location": f"/v1/submissions/{name}", "Preference-Applied": applied}
-        return answer(202, to_json(submissions.Accepted(submission=name)), JSON, headers)
+        return Answer(202, to_json(submissions.Accepted(submission=name)), headers=headers)
 
-    async def _stream(self, message: Any, incoming: Incoming) -> web.StreamResponse:
+    async def _stream(self, message: Any, incoming: Incoming, request: web.Request) -> web.StreamResponse:
         """Headers go out with the first part, so that a refusal is still a problem."""
         gateway = self._gateway
         parts = gateway.requester.stream(message, incoming.caller(message))
@@ -134,8 +154,8 @@ class Endpoint:
             with gateway.counted(message.topic):
                 first = await anext(parts, b"")
                 self._front.dress(incoming, response)
-                await response.prepare(incoming.request)
-                await _send(first, parts, response, incoming)
+                await response.prepare(request)
+                await _send(first, parts, response, request, incoming)
         finally:
             close = getattr(parts, "aclose", None)
             if close is not None:
@@ -144,7 +164,11 @@ class Endpoint:
 
 
 async def _send(
-    first: bytes, parts: AsyncIterator[bytes], response: web.StreamResponse, incoming: Incoming
+    first: bytes,
+    parts: AsyncIterator[bytes],
+    response: web.StreamResponse,
+    request: web.Request,
+    incoming: Incoming,
 ) -> None:
     """Write the parts as fast as the client takes them; when they break off, so does the connection."""
     try:
@@ -154,7 +178,7 @@ async def _send(
         await response.write_eof()
     except BaseException as error:
         # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
-        cut(incoming.request.transport)
+        cut(request.transport)
         if isinstance(error, ConnectionError) or not isinstance(error, Exception):
             raise
         with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):

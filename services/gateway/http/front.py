@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.hdrs import ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ORIGIN, SERVER
+from aiohttp.hdrs import (
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    CACHE_CONTROL,
+    ORIGIN,
+    SERVER,
+    VARY,
+)
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict, istr
+from multidict import istr
 
-from services.gateway.http.answers import problem
-from services.gateway.http.connection import SlowBody
+from services.gateway.http.answers import Answer, problem
+from services.gateway.http.body import SlowBody
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, REQUEST_ID, TRACEPARENT, Incoming
 from services.gateway.http.problems import PROBLEMS, Turned, code_of
@@ -23,9 +32,13 @@ from shared.bus.requests import CallFailed, OutcomeUnknown
 from shared.errors import Refusal
 
 Handle = Callable[[Any], Awaitable[web.StreamResponse]]
+Pairs = list[tuple[str, str]]
 log = structlog.get_logger()
 GONE = 499
 CONTENT_TYPE_OPTIONS = istr("X-Content-Type-Options")
+NO_STORE = "no-store"
+_NO_STORE_LINE = f"{CACHE_CONTROL}: {NO_STORE}\r\n"
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _EXPOSED = (
     "Deprecation, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Sunset, "
     "X-Request-Id, traceparent"
@@ -48,6 +61,7 @@ class Front:
         self._meter = gateway.meter
         self._proxies = networks(gateway.settings.trusted_proxies)
         self._origins = frozenset(gateway.settings.cors_origins.split())
+        self._without_origin = _lines(self._always(None))
 
     def around(self, handle: Handle) -> Handle:
         """The application's handler with everything of this class around it."""
@@ -55,11 +69,14 @@ class Front:
 
         async def pass_through(request: web.Request) -> web.StreamResponse:
             began = time.perf_counter()
-            incoming = request[INCOMING] = Incoming(request, client_of(request, proxies))
+            query = request.rel_url.raw_query_string
+            client = client_of(request.remote or "", request.headers, proxies)
+            incoming = Incoming(request.method, request.headers, query, client)
+            request[INCOMING] = incoming
             meter.in_flight += 1
             status = GONE
             try:
-                response = await self._answer(handle, incoming)
+                response = await self._answer(handle, request, incoming)
                 status = response.status
                 if not response.prepared:
                     self.dress(incoming, response)
@@ -70,77 +87,115 @@ class Front:
 
         return pass_through
 
-    async def _answer(self, handle: Handle, incoming: Incoming) -> web.StreamResponse:
-        request = incoming.request
+    async def _answer(self, handle: Handle, request: web.Request, incoming: Incoming) -> web.StreamResponse:
         try:
             return await handle(request)
-        except Refusal as refusal:
-            return _refused(refusal, incoming)
-        except CallFailed as failure:
-            return _failed(failure, incoming)
-        except web.HTTPException as error:
-            return self._no_route(error, incoming)
-        except (SlowBody, HttpProcessingError, web.RequestPayloadError) as error:
-            code = "slow_request" if isinstance(error, SlowBody) else "bad_request"
-            response = _problem(code, incoming)
-            response.force_close()
-            return response
         except ConnectionError:
             raise
-        except Exception:
-            with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
-                log.exception("gateway_failed")
-            return _problem("internal", incoming)
+        except web.HTTPException as error:
+            return self._no_route(error, incoming).response()
+        except Exception as error:
+            return self.failure(error, incoming).response()
 
-    def _no_route(self, error: web.HTTPException, incoming: Incoming) -> web.Response:
+    def failure(self, error: BaseException, incoming: Incoming) -> Answer:
+        """What a request hears that ended so."""
+        if isinstance(error, Refusal):
+            return _refused(error, incoming)
+        if isinstance(error, CallFailed):
+            return _failed(error, incoming)
+        if isinstance(error, SlowBody | HttpProcessingError | web.RequestPayloadError):
+            answer = _problem("slow_request" if isinstance(error, SlowBody) else "bad_request", incoming)
+            answer.close = True
+            return answer
+        with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+            log.error("gateway_failed", exc_info=error)
+        return _problem("internal", incoming)
+
+    def _no_route(self, error: web.HTTPException, incoming: Incoming) -> Answer:
         if not isinstance(error, web.HTTPMethodNotAllowed):
             codes = {404: "not_found", 417: "expectation_failed"}
             return _problem(codes.get(error.status, "bad_request"), incoming)
         allowed = ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
-        if incoming.request.method != "OPTIONS":
-            response = _problem("method_not_allowed", incoming, f"This path knows {allowed}.")
-        else:
-            response = web.Response(status=204)
-            response.headers["Access-Control-Allow-Methods"] = allowed
-            response.headers["Access-Control-Allow-Headers"] = _MAY_SEND
-            response.headers["Access-Control-Max-Age"] = "7200"
-        response.headers["Allow"] = allowed
-        return response
+        if incoming.method != "OPTIONS":
+            answer = _problem("method_not_allowed", incoming, f"This path knows {allowed}.")
+            answer.headers["Allow"] = allowed
+            return answer
+        headers = {
+            "Access-Control-Allow-Methods": allowed,
+            "Access-Control-Allow-Headers": _MAY_SEND,
+            "Access-Control-Max-Age": "7200",
+            "Allow": allowed,
+        }
+        return Answer(204, headers=headers)
 
     def dress(self, incoming: Incoming, response: web.StreamResponse) -> None:
         """The headers of every answer."""
         headers = response.headers
         headers[REQUEST_ID] = incoming.request_id
         headers[TRACEPARENT] = incoming.traceparent
-        headers[CONTENT_TYPE_OPTIONS] = "nosniff"
-        headers[SERVER] = "posthouse"
+        for name, value in self._always(incoming.headers.get(ORIGIN)):
+            headers.add(name, value)
         if CACHE_CONTROL not in headers:
-            headers[CACHE_CONTROL] = "no-store"
-        self._allow_origin(incoming.request.headers.get(ORIGIN), headers)
+            headers[CACHE_CONTROL] = NO_STORE
         if self._stopping.is_set():
             response.force_close()
 
-    def _allow_origin(self, origin: str | None, headers: CIMultiDict[str]) -> None:
-        """Pages of the allowed origins may read the answer; never with cookies."""
-        if "*" in self._origins:
-            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
+    def wire(self, incoming: Incoming, answer: Answer) -> bytes:
+        """A whole answer as it goes over the wire, with the same headers; one that is to close says so."""
+        status, body = answer.status, answer.body
+        head = (
+            f"{_STATUS_LINES[status]}X-Request-Id: {incoming.request_id}\r\n"
+            f"traceparent: {incoming.traceparent}\r\n{self._always_lines(incoming.headers.get(ORIGIN))}"
+            f"Date: {rfc822_formatted_time()}\r\n"
+        )
+        if body:
+            head += f"Content-Type: {answer.content_type}\r\n"
+        if status != 204:
+            head += f"Content-Length: {len(body)}\r\n"
+        if answer.headers:
+            head += _lines(answer.headers.items())
+            if CACHE_CONTROL not in answer.headers:
+                head += _NO_STORE_LINE
         else:
-            headers.add("Vary", "Origin")
+            head += _NO_STORE_LINE
+        if answer.close:
+            head += "Connection: close\r\n"
+        return f"{head}\r\n".encode() + body
+
+    def _always_lines(self, origin: str | None) -> str:
+        return self._without_origin if origin is None else _lines(self._always(origin))
+
+    def _always(self, origin: str | None) -> Pairs:
+        """What every answer says; pages of the allowed origins may read it, never with cookies."""
+        pairs: Pairs = [(CONTENT_TYPE_OPTIONS, "nosniff"), (SERVER, "posthouse")]
+        if "*" in self._origins:
+            pairs.append((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        else:
+            pairs.append((VARY, ORIGIN))
             if origin is None or origin not in self._origins:
-                return
-            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+                return pairs
+            pairs.append((ACCESS_CONTROL_ALLOW_ORIGIN, origin))
         if origin is not None:
-            headers["Access-Control-Expose-Headers"] = _EXPOSED
+            pairs.append((ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED))
+        return pairs
 
 
 FRONT = web.AppKey("front", Front)
 
 
-def _problem(code: str, incoming: Incoming, detail: str = "") -> web.Response:
+def _lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Header lines; a line break in a value would be another header, so it is a bug worth an exception."""
+    lines = [f"{name}: {value}" for name, value in headers]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a header with a line break")
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _problem(code: str, incoming: Incoming, detail: str = "") -> Answer:
     return problem(code, PROBLEMS[code].status, detail or _DETAILS.get(code, ""), incoming.request_id)
 
 
-def _refused(refusal: Refusal, incoming: Incoming) -> web.Response:
+def _refused(refusal: Refusal, incoming: Incoming) -> Answer:
     headers = dict(refusal.headers) if isinstance(refusal, Turned) else {}
     code = code_of(refusal)
     if seconds := getattr(refusal, "retry_after", int(code == "still_running")):
@@ -150,7 +205,7 @@ def _refused(refusal: Refusal, incoming: Incoming) -> web.Response:
     return problem(code, refusal.status, refusal.detail, incoming.request_id, headers, errors=refusal.errors)
 
 
-def _failed(failure: CallFailed, incoming: Incoming) -> web.Response:
+def _failed(failure: CallFailed, incoming: Incoming) -> Answer:
     headers: dict[str, str] = {}
     more: dict[str, Any] = {}
     detail = ""

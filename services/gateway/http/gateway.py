@@ -78,10 +78,11 @@ class Counted:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._meter.call(self._topic, self._outcome if error is None else _ending(error))
+        self._meter.call(self._topic, self._outcome if error is None else ending_of(error))
 
 
-def _ending(error: BaseException) -> str:
+def ending_of(error: BaseException) -> str:
+    """How a call that failed so is counted."""
     why = error.__cause__ or error  # a stream that broke tells its reason so
     if isinstance(why, Refusal):
         return "refused"

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_LANGUAGE
-from multidict import istr
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from services.gateway.http.problems import Turned
 from shared.bus.ids import keyed_id, uuid7
 from shared.bus.requests import Caller
 from shared.contracts.base import ANONYMOUS, FieldError, Message, Principal
 
+Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 UNMATCHED = "unmatched"
 DEFAULT_SECONDS, MOST_SECONDS = 10, 30
 
@@ -36,26 +37,30 @@ class Preferences(NamedTuple):
 
 
 class Incoming:
-    """A request and what was learnt of it; `path`, `query` and `form` are filled before a route sees it."""
+    """A request and what was learnt of it; `path`, `query` and `form` are filled before a route sees it.
+
+    `raw_query` is the query string as it came, `client` the address the request came from.
+    """
 
     __slots__ = (
         "body",
         "client",
         "form",
+        "headers",
         "idempotency_key",
+        "method",
         "path",
         "prefer",
         "principal",
         "query",
-        "request",
+        "raw_query",
         "request_id",
         "template",
         "trace_id",
         "traceparent",
     )
 
-    def __init__(self, request: web.Request, client: str = "") -> None:
-        headers = request.headers
+    def __init__(self, method: str, headers: Headers, raw_query: str, client: str) -> None:
         chance = f"{_random.getrandbits(192):048x}"
         given = headers.get(TRACEPARENT)
         known = _TRACEPARENT.fullmatch(given) if given else None
@@ -63,7 +68,9 @@ class Incoming:
         self.traceparent = f"00-{self.trace_id}-{chance[32:]}-{known[2] if known else '01'}"
         own = headers.get(REQUEST_ID)
         self.request_id = own if own and _REQUEST_ID.fullmatch(own) else self.trace_id
-        self.request = request
+        self.method = method
+        self.headers = headers
+        self.raw_query = raw_query
         self.client = client
         self.principal: Principal = ANONYMOUS
         self.prefer = _NONE
@@ -76,11 +83,11 @@ class Incoming:
 
     def read_headers(self) -> None:
         """Take `Prefer` and `Idempotency-Key`; raises Turned (400) for a key that is none."""
-        headers = self.request.headers
+        headers = self.headers
         if PREFER in headers:
             self.prefer = preferences(",".join(headers.getall(PREFER)))
         key = headers.get(IDEMPOTENCY_KEY)
-        if key is not None and self.request.method not in ("GET", "HEAD"):
+        if key is not None and self.method not in ("GET", "HEAD"):
             if not _KEY.fullmatch(key):
                 raise bad_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
             self.idempotency_key = key
@@ -95,7 +102,7 @@ class Incoming:
             seconds=float(self.prefer.seconds),
             traceparent=self.traceparent,
             client=self.client,
-            locale=_locale(self.request.headers.get(ACCEPT_LANGUAGE, "")),
+            locale=_locale(self.headers.get(ACCEPT_LANGUAGE, "")),
         )
 
 

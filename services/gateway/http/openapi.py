@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
@@ -15,7 +16,7 @@ from services.gateway.http.submissions import Accepted, ProblemBody
 from services.gateway.http.table import JSON, PUBLIC, Route, Routes, Who
 from services.gateway.http.validate import members
 from services.gateway.settings import Settings
-from shared.contracts.base import Command
+from shared.contracts.base import Command, Message
 
 Schema = dict[str, Any]
 _REF = "#/components/schemas/{name}"
@@ -132,7 +133,7 @@ def _operation(row: Route, tag: str, known: Mapping[int, Schema], settings: Sett
         "responses": _responses(row, known),
     }
     if row.message is not None:
-        operation["description"] = f"{_text(row.message)}\n\nMessage: `{row.message.topic}`."
+        operation["description"] = f"{_text(row.message)}\n\nMessage: `{_topic(row.message)}`."
     if row.who is not PUBLIC:
         operation["security"] = _SECURITY_OF[row.who]
     if row.accepts:
@@ -144,6 +145,12 @@ def _operation_id(row: Route) -> str:
     name = row.message.__name__ if row.message is not None else getattr(row.handle, "__name__", "page")
     name = name[0].lower() + name[1:]
     return name + row.path.rpartition(".")[2].title() if row.part_type else name
+
+
+def _topic(message: type[Message]) -> str:
+    """Its topic; a message that every service has is named after the service in the path."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", message.__name__).lower()
+    return message.topic or f"<service>.{name}"
 
 
 def _text(kind: type[Any]) -> str:

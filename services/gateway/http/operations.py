@@ -7,20 +7,22 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.gateway.http import submissions
-from services.gateway.http.answers import JSON, answer, to_json
+from services.gateway.http.answers import JSON, Answer, to_json
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.problems import PROBLEMS, Problem
-from services.gateway.http.table import ANYONE, Routes
+from services.gateway.http.table import ANYONE, USER, Routes, form_of
 from shared import http
+from shared.bus.topology import SERVICES
+from shared.contracts.about import GetAbout, Probe, get_about, probe
 from shared.contracts.base import owner_of
 from shared.contracts.registry import kind_of, messages
 from shared.errors import NotFound
+from shared.vault import Vault
 
 routes = Routes("Operations")
 STATIC = Path(__file__).parent.parent / "static"
@@ -88,7 +90,7 @@ class Services(Struct, frozen=True):
 
 
 @routes.page("/", "Where things are", Links)
-async def links(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def links(incoming: Incoming, gateway: Gateway) -> Answer:
     """A door that says what is behind it."""
     known = {
         "documentation": "/docs",
@@ -103,30 +105,65 @@ async def links(incoming: Incoming, gateway: Gateway) -> web.Response:
 
 
 @routes.page("/healthz", "Whether the process answers, with version and commit", Health)
-async def healthz(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def healthz(incoming: Incoming, gateway: Gateway) -> Answer:
     """Says nothing about dependencies: restarting us would not bring them back."""
     return _json(http.health("gateway", gateway.settings.commit))
 
 
 @routes.page("/readyz", "Whether requests can be served, and which dependency is missing", Readiness)
-async def readyz(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def readyz(incoming: Incoming, gateway: Gateway) -> Answer:
     """503 while something is missing or this gateway is stopping."""
     status, body = http.readiness(await gateway.missing_now())
-    return answer(status, body, JSON)
+    return Answer(status, body)
 
 
 @routes.page("/metrics", "Counters for Prometheus", str)
-async def metrics(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def metrics(incoming: Incoming, gateway: Gateway) -> Answer:
     """The text format."""
-    return answer(200, generate_latest(gateway.meter.registry), CONTENT_TYPE_LATEST)
+    return Answer(200, generate_latest(gateway.meter.registry), CONTENT_TYPE_LATEST)
 
 
 @routes.page("/v1/services", "The services and the messages they speak", Services)
-async def services(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def services(incoming: Incoming, gateway: Gateway) -> Answer:
     """Topics from the contracts, processes from the broker."""
     counted, known = gateway.processes(), topics()
     names = sorted({*counted, *known})
     return _json(Services(tuple(Service(name, counted.get(name), known.get(name, ())) for name in names)))
+
+
+class ServicePath(Struct, frozen=True):
+    """The name of a service."""
+
+    service: str
+
+
+def about(incoming: Incoming, vault: Vault) -> GetAbout:
+    """Ask the service that is named."""
+    return get_about(_known_service(incoming))()
+
+
+def probing(incoming: Incoming, vault: Vault) -> Probe:
+    """Send the text to the service that is named."""
+    return probe(_known_service(incoming))(text=incoming.form.text)
+
+
+def _known_service(incoming: Incoming) -> str:
+    name: str = incoming.path.service
+    if name not in SERVICES:
+        raise NotFound("There is no such service; /v1/services lists them.")
+    return name
+
+
+ONE = "/v1/services/{service}"
+routes.get(ONE, GetAbout, who=USER, path_form=ServicePath, make=about)
+routes.post(
+    f"{ONE}/probes",
+    Probe,
+    who=USER,
+    path_form=ServicePath,
+    form=form_of(Probe, "Probe", "text"),
+    make=probing,
+)
 
 
 @routes.page(
@@ -135,43 +172,43 @@ async def services(incoming: Incoming, gateway: Gateway) -> web.Response:
     submissions.SubmissionState,
     who=ANYONE,
 )
-async def submission(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def submission(incoming: Incoming, gateway: Gateway) -> Answer:
     """queued, stored with what it answered, or refused with the problem; 404 for anybody else."""
     return _json(await submissions.ask(incoming.path.name, incoming, gateway))
 
 
 @routes.page("/openapi.json", "This API as OpenAPI 3.1", dict[str, Any])
-async def openapi(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def openapi(incoming: Incoming, gateway: Gateway) -> Answer:
     """Made from the same table as the routes."""
-    return answer(200, gateway.openapi, JSON, {"Cache-Control": "no-cache"})
+    return Answer(200, gateway.openapi, JSON, {"Cache-Control": "no-cache"})
 
 
 @routes.page("/docs", "This API to read and try", str)
-async def docs(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def docs(incoming: Incoming, gateway: Gateway) -> Answer:
     """Swagger UI from our own files; no other host is asked."""
-    return answer(
+    return Answer(
         200, _read("docs.html"), HTML, {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
     )
 
 
 @routes.page("/docs/{file}", "A file of the documentation page", bytes)
-async def docs_file(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def docs_file(incoming: Incoming, gateway: Gateway) -> Answer:
     """Only the files of the page."""
     found = _FILES.get(incoming.path.file)
     if found is None:
         raise NotFound("The documentation has no such file.")
     folder, kind = found
-    return answer(200, _bytes_of(folder / incoming.path.file), kind, {"Cache-Control": _DAY})
+    return Answer(200, _bytes_of(folder / incoming.path.file), kind, {"Cache-Control": _DAY})
 
 
 @routes.page("/problems", "Every problem this API knows", str)
-async def problems(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def problems(incoming: Incoming, gateway: Gateway) -> Answer:
     """One line each."""
     return _words(incoming, "Problems", sorted(PROBLEMS.values(), key=lambda page: (page.status, page.code)))
 
 
 @routes.page("/problems/{code}", "What a problem means and what to do", str)
-async def problem_page(incoming: Incoming, gateway: Gateway) -> web.Response:
+async def problem_page(incoming: Incoming, gateway: Gateway) -> Answer:
     """HTML for browsers, else text."""
     found = PROBLEMS.get(incoming.path.code)
     if found is None:
@@ -190,15 +227,15 @@ def topics() -> dict[str, tuple[Topic, ...]]:
     return found
 
 
-def _json(content: Any) -> web.Response:
-    return answer(200, to_json(content), JSON)
+def _json(content: Any) -> Answer:
+    return Answer(200, to_json(content))
 
 
-def _words(incoming: Incoming, title: str, pages: list[Problem]) -> web.Response:
+def _words(incoming: Incoming, title: str, pages: list[Problem]) -> Answer:
     headers = {"Cache-Control": _DAY, "Vary": "Accept"}
-    if "text/html" not in incoming.request.headers.get("Accept", ""):
+    if "text/html" not in incoming.headers.get("Accept", ""):
         text = "\n\n".join(f"{page.status} {page.code}: {page.title}.\n{page.advice}" for page in pages)
-        return answer(200, (text + "\n").encode(), TEXT, headers)
+        return Answer(200, (text + "\n").encode(), TEXT, headers)
     parts = "".join(
         f'<h2><a href="/problems/{page.code}">{page.code}</a> <small>{page.status}</small></h2>'
         f"<p><strong>{escape(page.title)}.</strong> {escape(page.advice)}</p>"
@@ -208,7 +245,7 @@ def _words(incoming: Incoming, title: str, pages: list[Problem]) -> web.Response
     headers["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
     )
-    return answer(200, text.encode(), HTML, headers)
+    return Answer(200, text.encode(), HTML, headers)
 
 
 def _read(name: str) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_FOR
 
+from services.gateway.http.incoming import Headers
 from shared.settings import BadSettings
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -20,12 +20,12 @@ def networks(text: str) -> Networks:
         raise BadSettings(f"POSTHOUSE_TRUSTED_PROXIES: {error}") from error
 
 
-def client_of(request: web.BaseRequest, trusted: Networks) -> str:
+def client_of(remote: str, headers: Headers, trusted: Networks) -> str:
     """The nearest address that is not one of our own proxies: further ones anybody can invent."""
-    nearest = request.remote or ""
+    nearest = remote
     if not trusted or not _is_in(nearest, trusted):
         return nearest
-    hops = ",".join(request.headers.getall(X_FORWARDED_FOR, ())).split(",")
+    hops = ",".join(headers.getall(X_FORWARDED_FOR, ())).split(",")
     for hop in reversed([hop.strip() for hop in hops if hop.strip()]):
         if not _is_address(hop):
             break

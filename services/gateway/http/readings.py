@@ -119,10 +119,10 @@ class CorrectionIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def write(incoming: Incoming, vault: Vault) -> WriteReadings:
     """The body goes on as it came: ingest reads it once, for HTTP, MQTT and imports alike."""
-    request = incoming.request
+    given = incoming.headers["Content-Type"]
     return WriteReadings(
         dataset_id=incoming.path.dataset_id,
-        format=FORMATS.get(request.headers["Content-Type"]) or FORMATS[request.content_type],
+        format=FORMATS.get(given) or FORMATS[given.partition(";")[0].strip().lower()],
         body=incoming.body,
         strict=incoming.prefer.strict,
         **zoned(incoming.query),

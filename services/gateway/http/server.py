@@ -11,6 +11,7 @@ from aiohttp import web
 from services.gateway.http.connection import FIELD_BYTES, LINE_BYTES, Connection
 from services.gateway.http.front import FRONT, Handle
 from services.gateway.http.gateway import GATEWAY
+from services.gateway.http.short_way import SHORT_WAY, ShortWay
 from services.gateway.settings import Settings
 
 MOST_HEADERS = 100
@@ -21,16 +22,19 @@ LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that its
 class Listener(web.Server):
     """Makes our connections instead of aiohttp's and looks after them."""
 
-    def __init__(self, plain: web.Server, handle: Handle, limits: Settings, **options: Any) -> None:
+    def __init__(
+        self, plain: web.Server, handle: Handle, limits: Settings, short_way: ShortWay, **options: Any
+    ) -> None:
         super().__init__(handle, request_factory=plain.request_factory)
         self._limits = limits
+        self._short_way = short_way
         self._options = options
         self._period = min(max(min(limits.header_seconds, limits.body_seconds) / 10, 0.02), 1.0)
         self._next = self._loop.call_later(self._period, self._check)
 
     def __call__(self) -> Connection:
         """One connection."""
-        return Connection(self, self._limits, loop=self._loop, **self._options)
+        return Connection(self, self._limits, self._short_way, loop=self._loop, **self._options)
 
     def _check(self) -> None:
         self._next = self._loop.call_later(self._period, self._check)
@@ -59,6 +63,7 @@ class _Runner(web.AppRunner):
             plain,
             self.app[FRONT].around(plain.request_handler),
             self._limits,
+            self.app[SHORT_WAY],
             access_log=None,
             auto_decompress=False,  # a compressed body is refused (415), so no bomb is ever opened
             keepalive_timeout=self._limits.idle_seconds,

@@ -11,8 +11,8 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from aiohttp import web
 
+from services.gateway.http.answers import Answer
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.validate import WholeNumber
@@ -38,7 +38,7 @@ PUBLIC, ANYONE, USER, KEY_OR_USER = Who.PUBLIC, Who.ANYONE, Who.USER, Who.KEY_OR
 
 Make = Callable[[Incoming, Vault], Message]
 Show = Callable[[Any, Vault], Any]
-Handle = Callable[[Incoming, Gateway], Awaitable[web.StreamResponse]]
+Handle = Callable[[Incoming, Gateway], Awaitable[Answer]]
 
 
 class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +146,9 @@ def _forms(method: str, path: str, message: type[Message], more: Mapping[str, An
     name = message.__name__
     in_path = _NAME.findall(path)
     rest = [item.name for item in msgspec.structs.fields(message) if item.name not in in_path]
-    forms: dict[str, Any] = {"path_form": form_of(message, f"{name}Path", *in_path)}
+    forms: dict[str, Any] = {}
+    if "path_form" not in more:
+        forms["path_form"] = form_of(message, f"{name}Path", *in_path)
     if "make" in more:
         return forms
     if method in ("GET", "DELETE"):

@@ -14,7 +14,9 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shared.bus.requests import Caller
+from shared.bus.requester import Task
+from shared.bus.requests import Begun, Caller, Ended
+from shared.contracts.about import About, GetAbout, Probe, Probed
 from shared.contracts.auth import (
     Account,
     ListSigningKeys,
@@ -24,7 +26,7 @@ from shared.contracts.auth import (
     SigningKey,
     SigningKeys,
 )
-from shared.contracts.base import Command, Message, Nothing, Query
+from shared.contracts.base import Command, Message, Nothing, Query, owner_of
 from shared.contracts.ingest import (
     ChangeDataset,
     CorrectReading,
@@ -64,6 +66,7 @@ from shared.errors import Conflict, Forbidden, NotFound, Refusal, Unauthorized
 from shared.vault import Vault
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ABOUT = About(service="chat", version="1", commit="c", since=NOON, waiting=0, running=0, held=0, process="p")
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -123,6 +126,8 @@ class Services:
             raise self.failing[message.topic]
         if isinstance(message, GetSubmission):
             return self._submission(message.id)
+        if isinstance(message, GetAbout):
+            return ABOUT
         if isinstance(message, Command) and self.hold is not None:
             self.holding.set()
             await self.hold.wait()
@@ -137,6 +142,12 @@ class Services:
                 self._once(message, caller)
             except Refusal as refusal:
                 self.answered[caller.id] = (message, refusal)
+
+    def begin(self, message: Command[Any] | Query[Any], caller: Caller, ended: Ended) -> Begun:
+        return Task(self.ask(message, caller), ended)
+
+    def begin_submit(self, message: Command[Any], caller: Caller, ended: Ended) -> Begun:
+        return Task(self.submit(message, caller), ended)
 
     async def stream(self, message: Query[Any], caller: Caller) -> AsyncIterator[Any]:
         self.asked.append((message, caller))
@@ -182,6 +193,8 @@ class Services:
             if before != message:
                 raise Refusal("", code="key_reused", status=422)
             return reply
+        if isinstance(message, Probe):
+            return Probed(service=owner_of(message.topic), text=message.text, process="p", at=NOON)
         reply = self._handlers[type(message)](message, caller)
         if isinstance(message, Command):
             self.answered[caller.id] = (message, reply)

@@ -22,6 +22,7 @@ def path_of(row: Route, dataset: str = NOWHERE) -> str:
         ("dataset_id", dataset),
         ("entry", "1"),
         ("kind", "read"),
+        ("service", "chat"),
         ("source", "a"),
         ("name", "x"),
     ):
