@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from shared.bus.codec import MOST_BYTES, MOST_FRAMES, join
-from shared.bus.link import Link, Outgoing
+from shared.bus.link import Link, Outgoing, Settled
 
 IN_FLIGHT = 2
-Settled = Callable[[BaseException | None], None]
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(msgspec.Struct, frozen=True, gc=False):
     """Where frames that may share a message go: everything about the message but its body."""
 
     exchange: str
@@ -43,7 +41,7 @@ class Lanes:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._lanes: dict[Lane, _Waiting] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled = asyncio.Event()
 
     def send(self, lane: Lane, encoded: bytes, settled: Settled, *, remaining_ms: int = 0) -> None:
         """Queue one frame; alone it leaves on the next turn of the loop."""
@@ -51,19 +49,18 @@ class Lanes:
         if waiting is None:
             waiting = self._lanes[lane] = _Waiting()
         waiting.frames.append((encoded, remaining_ms, settled))
-        self._schedule(lane, waiting)
+        if not waiting.scheduled and waiting.in_flight < IN_FLIGHT:
+            self._schedule(lane, waiting)
 
     async def idle(self) -> None:
         """Return when everything sent has been settled."""
-        while self._tasks or any(waiting.frames for waiting in self._lanes.values()):
-            await asyncio.sleep(0)
-            if self._tasks:
-                await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        while self._lanes:
+            self._settled.clear()
+            await self._settled.wait()
 
     def _schedule(self, lane: Lane, waiting: _Waiting) -> None:
-        if waiting.in_flight < IN_FLIGHT and not waiting.scheduled and waiting.frames:
-            waiting.scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush, lane, waiting)
+        waiting.scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush, lane, waiting)
 
     def _flush(self, lane: Lane, waiting: _Waiting) -> None:
         waiting.scheduled = False
@@ -77,18 +74,14 @@ class Lanes:
             size += len(encoded)
             longest = max(longest, remaining_ms)
             taken.append(frames.popleft())
-        if not taken:
-            return
         waiting.in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._publish(lane, waiting, taken, longest))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._schedule(lane, waiting)
+        self._post(lane, waiting, taken, longest)
+        if frames and waiting.in_flight < IN_FLIGHT:
+            self._schedule(lane, waiting)
 
-    async def _publish(
+    def _post(
         self, lane: Lane, waiting: _Waiting, taken: list[tuple[bytes, int, Settled]], longest_ms: int
     ) -> None:
-        error: BaseException | None = None
         message = Outgoing(
             lane.exchange,
             lane.key,
@@ -98,14 +91,16 @@ class Lanes:
             reply_to=lane.reply_to,
             expiration_ms=longest_ms if lane.expires else 0,
         )
-        try:
-            await self._link.publish(message)
-        except Exception as failure:
-            error = failure
-        waiting.in_flight -= 1
-        for _, _, settled in taken:
-            settled(error)
-        if waiting.frames:
-            self._schedule(lane, waiting)
-        elif not waiting.in_flight:
-            self._lanes.pop(lane, None)
+
+        def settled(error: BaseException | None) -> None:
+            waiting.in_flight -= 1
+            if not waiting.frames:
+                if not waiting.in_flight:
+                    del self._lanes[lane]
+                    self._settled.set()
+            elif not waiting.scheduled:
+                self._schedule(lane, waiting)
+            for _, _, each in taken:
+                each(error)
+
+        self._link.post(message, settled)

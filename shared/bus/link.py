@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,9 +10,12 @@ from typing import Any, Protocol
 from shared.bus.codec import MSGPACK, Properties
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outgoing:
-    """One AMQP message to publish; `expiration_ms` 0 is none; `user_id` is set by the link."""
+    """One AMQP message to publish; `expiration_ms` 0 is none; `user_id` is set by the link.
+
+    Not to be changed once posted (frozen, it would take five times as long to make).
+    """
 
     exchange: str
     key: str
@@ -63,6 +67,7 @@ class Delivery(Protocol):
 
 
 OnDelivery = Callable[[Delivery], None]
+Settled = Callable[[BaseException | None], None]
 
 
 class Subscription(Protocol):
@@ -94,11 +99,26 @@ class Link(Protocol):
     def reply_address(self) -> str:
         """The name of this connection's reply queue, fresh at every connect; empty while there is none."""
 
+    @property
+    def confirm_seconds(self) -> float:
+        """Seconds from publishing to the confirm, smoothed over the latest; 0 at a new connection."""
+
+    @property
+    def oldest_unconfirmed_seconds(self) -> float:
+        """How long the oldest message without a confirm has been waiting for it; 0 when there is none."""
+
+    def post(self, message: Outgoing, settled: Settled) -> None:
+        """Publish; `settled` is called once, later, never from inside: None when confirmed, else why not.
+
+        Unroutable, Nacked and LinkDown: it is in no queue. PublishUnknown: the connection was lost, or
+        no confirm came within two seconds. While the socket takes no more, messages wait in the link.
+        """
+
     async def publish(self, message: Outgoing) -> None:
-        """Return when confirmed; raises NotPublished or PublishUnknown, within two seconds."""
+        """Return when confirmed; raises what `post` tells."""
 
     def send(self, message: Outgoing) -> bool:
-        """Publish without a confirm (logs); False when there is no connection."""
+        """Publish without a confirm (logs); False when there is no connection or it takes no more."""
 
     async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int) -> Subscription:
         """Take from a queue."""
@@ -116,3 +136,19 @@ class Link(Protocol):
 
     async def depths(self, queues: tuple[str, ...]) -> dict[str, tuple[int, int] | None]:
         """Messages ready and consumers of each queue; None for one that is not there."""
+
+
+async def published(link: Link, message: Outgoing) -> None:
+    """Post and wait for what `settled` is told."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    link.post(message, settled)
+    await done

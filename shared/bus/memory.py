@@ -14,7 +14,16 @@ from uuid import UUID
 
 from shared.bus.codec import Properties
 from shared.bus.inbox import AlreadyAnswered, Entry
-from shared.bus.link import LinkDown, Nacked, OnDelivery, Outgoing, Unroutable
+from shared.bus.link import (
+    LinkDown,
+    Nacked,
+    NotPublished,
+    OnDelivery,
+    Outgoing,
+    Settled,
+    Unroutable,
+    published,
+)
 from shared.bus.topology import EVENTS, REPLIES, TOPIC_EXCHANGES, Queue
 
 
@@ -239,6 +248,9 @@ class MemoryPrivateQueue:
 class MemoryLink:
     """A connection to the broker in memory; `cut` and `mend` break and restore it."""
 
+    confirm_seconds = 0.0
+    oldest_unconfirmed_seconds = 0.0
+
     def __init__(self, broker: MemoryBroker, account: str) -> None:
         self.broker = broker
         self.account = account
@@ -254,12 +266,23 @@ class MemoryLink:
         """The name of the reply queue."""
         return self._reply[1] if self._reply and self.up else ""
 
+    def post(self, message: Outgoing, settled: Settled) -> None:
+        """Publish with a confirm, on the next turn of the loop."""
+        asyncio.get_running_loop().call_soon(self._publish, message, settled)
+
+    def _publish(self, message: Outgoing, settled: Settled) -> None:
+        error: NotPublished | None = None
+        try:
+            if not self.up:
+                raise LinkDown("cut")
+            self.broker.publish(message, self.account)
+        except NotPublished as failure:
+            error = failure
+        settled(error)
+
     async def publish(self, message: Outgoing) -> None:
         """Publish with a confirm."""
-        await asyncio.sleep(0)
-        if not self.up:
-            raise LinkDown("cut")
-        self.broker.publish(message, self.account)
+        await published(self, message)
 
     def send(self, message: Outgoing) -> bool:
         """Publish without a confirm."""

@@ -1,11 +1,11 @@
-"""RabbitMQ behind the bus: connections through aio-pika, the hot path on the aiormq channel under it."""
+"""RabbitMQ behind the bus: connections and queues through aio-pika, messages past it (`shared.bus.amqp`)."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -14,17 +14,16 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import (
-    AMQPError,
-    ChannelInvalidStateError,
-    ChannelNotFoundEntity,
-    DeliveryError,
-    PublishError,
-)
-from pamqp.commands import Basic
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError, AMQPError, ChannelNotFoundEntity
+from pamqp.decode import field_table as decoded_table
+from pamqp.encode import field_table as encoded_table
+from yarl import URL
 
-from shared.bus.codec import MSGPACK, Properties
-from shared.bus.link import LinkDown, Nacked, OnDelivery, Outgoing, PublishUnknown, Unroutable
+from shared.bus.amqp import Tap
+from shared.bus.link import LinkDown, OnDelivery, Outgoing, Settled, published
+from shared.bus.publisher import Publisher
+from shared.bus.taker import Taker
 from shared.bus.topology import EVENTS, REPLIES
 
 log = structlog.get_logger()
@@ -50,7 +49,8 @@ class RabbitLink:
         self._url = url
         self._publish_seconds = publish_seconds
         self._publishing: Channel | None = None
-        self._logging: Channel | None = None
+        self._publisher: Publisher | None = None
+        self._logging: Publisher | None = None
         self._consuming: AbstractConnection | None = None
         self._subscriptions: list[RabbitSubscription] = []
         self._replies: OnDelivery | None = None
@@ -58,6 +58,7 @@ class RabbitLink:
         self._live: list[tuple[tuple[str, ...], OnDelivery, Callable[[], None]]] = []
         self._private: dict[str, Callable[[], None]] = {}
         self._private_channel: Channel | None = None
+        self._private_taker: Taker | None = None
         self._private_lock = asyncio.Lock()
         self._look_channel: Channel | None = None
         self._callbacks: list[Callable[[], None]] = []
@@ -86,7 +87,8 @@ class RabbitLink:
     def up(self) -> bool:
         """Whether both connections work and every queue is taken from."""
         return (
-            self._publishing is not None
+            self._publisher is not None
+            and not self._publisher.closed
             and self._consuming is not None
             and all(subscription.attached for subscription in self._subscriptions)
         )
@@ -115,6 +117,7 @@ class RabbitLink:
                         timeout=CONNECT_SECONDS,
                         heartbeat=HEARTBEAT_SECONDS,
                         client_properties={"connection_name": name},
+                        connection_class=TappedConnection,
                     )
                     await side(connection)
             except Exception as error:  # whatever it is: nobody else would connect again
@@ -138,68 +141,51 @@ class RabbitLink:
     async def _publish_side(self, connection: AbstractConnection) -> None:
         channel = await _open(connection, confirms=True)
         logging = await _open(connection, confirms=False)
-        self._publishing, self._logging = channel, logging
+        self._publishing = channel
+        self._publisher = self._made_publisher(connection, channel)
+        self._logging = self._made_publisher(connection, logging)
         try:
             self._tell_up()
             await _until_closed(channel, logging)
         finally:
-            self._publishing = self._logging = None
+            for publisher in (self._publisher, self._logging):
+                publisher.end("the connection was closed")
+            self._publishing = self._publisher = self._logging = None
+
+    def _made_publisher(self, connection: AbstractConnection, channel: Channel) -> Publisher:
+        return Publisher(
+            tap_of(connection),
+            channel.number,
+            self.account,
+            _write_table,
+            most=channel.max_content_size,
+            seconds=self._publish_seconds,
+        )
+
+    def post(self, message: Outgoing, settled: Settled) -> None:
+        """As `Link.post`."""
+        if self._publisher is None:
+            asyncio.get_running_loop().call_soon(settled, LinkDown(self.trouble))
+        else:
+            self._publisher.post(message, settled)
 
     async def publish(self, message: Outgoing) -> None:
-        """Return when confirmed; raises NotPublished or PublishUnknown within two seconds."""
-        channel = self._publishing
-        if channel is None:
-            raise LinkDown(self.trouble)
-        try:
-            with _said_plainly():
-                async with asyncio.timeout(self._publish_seconds):
-                    await channel.basic_publish(
-                        message.body,
-                        exchange=message.exchange,
-                        routing_key=message.key,
-                        mandatory=message.mandatory,
-                        properties=self._properties(message),
-                        wait=False,
-                    )
-        except PublishError as error:
-            raise Unroutable(f"{message.exchange} {message.key}") from error
-        except DeliveryError as error:
-            raise Nacked(message.key) from error
-        except TimeoutError as error:
-            raise PublishUnknown(f"no confirm in {self._publish_seconds} s") from error
-        except ChannelInvalidStateError as error:
-            raise PublishUnknown(str(error)) from error
-        except BROKEN as error:
-            raise PublishUnknown(f"{type(error).__name__}: {error}") from error
+        """As `Link.publish`."""
+        await published(self, message)
 
     def send(self, message: Outgoing) -> bool:
-        """Publish without a confirm; False when there is no connection."""
-        channel = self._logging
-        if channel is None:
-            return False
-        self._spawn(
-            channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.key,
-                properties=self._properties(message),
-                wait=False,
-            )
-        )
-        return True
+        """As `Link.send`."""
+        return self._logging is not None and self._logging.send(message)
 
-    def _properties(self, message: Outgoing) -> Basic.Properties:
-        return Basic.Properties(
-            content_type=message.content_type,
-            delivery_mode=2 if message.persistent else 1,
-            message_id=uuid.uuid4().hex,
-            user_id=self.account,
-            reply_to=message.reply_to or None,
-            correlation_id=message.correlation_id or None,
-            message_type=message.type or None,
-            expiration=str(message.expiration_ms) if message.expiration_ms else None,
-            headers=dict(message.headers) if message.headers else None,
-        )
+    @property
+    def confirm_seconds(self) -> float:
+        """As `Link.confirm_seconds`."""
+        return self._publisher.confirm_seconds if self._publisher else 0.0
+
+    @property
+    def oldest_unconfirmed_seconds(self) -> float:
+        """As `Link.oldest_unconfirmed_seconds`."""
+        return self._publisher.oldest_unconfirmed_seconds if self._publisher else 0.0
 
     # -- consuming -------------------------------------------------------------------------------------
 
@@ -213,6 +199,7 @@ class RabbitLink:
                     closing.append(await self._open_live(connection, keys, on_delivery))
                     on_lost()
                 self._private_channel = await _open(connection, confirms=False)
+                self._private_taker = _taker(connection, self._private_channel)
                 closing.append(self._private_channel)
                 self._consuming = connection
                 await self._attach_all(connection)
@@ -227,7 +214,7 @@ class RabbitLink:
             finally:
                 lost.cancel()
         finally:
-            self._consuming = self._private_channel = self._look_channel = None
+            self._consuming = self._private_channel = self._private_taker = self._look_channel = None
             self._reply_address = ""
             private, self._private = self._private, {}
             for on_lost in private.values():
@@ -264,7 +251,7 @@ class RabbitLink:
         arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         await channel.queue_bind(name, REPLIES, name)
-        await channel.basic_consume(name, _deliver(self, channel, on_delivery, acks=False), no_ack=True)
+        await _consume(_taker(connection, channel), channel, name, name, on_delivery, acks=False)
         self._reply_address = name
         return channel
 
@@ -281,15 +268,15 @@ class RabbitLink:
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         for key in keys:
             await channel.queue_bind(name, EVENTS, key)
-        await channel.basic_consume(name, _deliver(self, channel, on_delivery, acks=False), no_ack=True)
+        await _consume(_taker(connection, channel), channel, name, name, on_delivery, acks=False)
         return channel
 
     async def open_private(
         self, on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: Callable[[], None]
     ) -> RabbitPrivateQueue:
         """A queue for one request, holding at most `most` messages; raises LinkDown."""
-        channel = self._private_channel
-        if channel is None:
+        channel, taker = self._private_channel, self._private_taker
+        if channel is None or taker is None:
             raise LinkDown(self.trouble)
         name = self._fresh_name("request")
         try:
@@ -299,13 +286,11 @@ class RabbitLink:
                     await channel.queue_declare(name, exclusive=True, arguments=arguments)
                     await channel.queue_bind(name, REPLIES, name)
                     await channel.basic_qos(prefetch_count=prefetch)
-                    consume_ok = await channel.basic_consume(
-                        name, _deliver(self, channel, on_delivery, acks=True)
-                    )
+                    await _consume(taker, channel, name, name, on_delivery)
         except BROKEN as error:
             raise LinkDown(f"{type(error).__name__}: {error}") from error
         self._private[name] = on_lost
-        return RabbitPrivateQueue(self, channel, name, consume_ok.consumer_tag or "")
+        return RabbitPrivateQueue(self, channel, taker, name)
 
     def release(self, name: str) -> None:
         """A private queue is gone."""
@@ -363,8 +348,7 @@ class RabbitSubscription:
         self._tag = f"{self._link.account}.{uuid.uuid4().hex}"
         try:
             await channel.basic_qos(prefetch_count=self._prefetch)
-            callback = _deliver(self._link, channel, self._on_delivery, acks=True)
-            await channel.basic_consume(self.queue, callback, consumer_tag=self._tag)
+            await _consume(_taker(connection, channel), channel, self.queue, self._tag, self._on_delivery)
         except ChannelNotFoundEntity:
             log.error("queue_missing", queue=self.queue)
             return
@@ -379,13 +363,13 @@ class RabbitSubscription:
 
 
 class RabbitPrivateQueue:
-    """The queue of one request."""
+    """The queue of one request; its consumer has its name."""
 
-    def __init__(self, link: RabbitLink, channel: Channel, name: str, tag: str) -> None:
+    def __init__(self, link: RabbitLink, channel: Channel, taker: Taker, name: str) -> None:
         self.name = name
         self._link = link
         self._channel = channel
-        self._tag = tag
+        self._taker = taker
 
     async def close(self) -> None:
         """Delete it: whoever publishes to it next is told that nobody is there."""
@@ -394,63 +378,68 @@ class RabbitPrivateQueue:
             self._link._spawn(self._delete())
 
     async def _delete(self) -> None:
-        await self._channel.basic_cancel(self._tag, timeout=SETUP_SECONDS)
+        await self._channel.basic_cancel(self.name, timeout=SETUP_SECONDS)
         await self._channel.queue_delete(self.name, timeout=SETUP_SECONDS)
+        self._taker.forget(self.name)
 
 
-class RabbitDelivery:
-    """One message of a queue; settling after a reconnect does nothing, the broker delivers it again."""
+class TappedConnection(aio_pika.Connection):
+    """A connection of aio-pika whose frames of messages go past it."""
 
-    __slots__ = (
-        "_acks",
-        "_channel",
-        "_link",
-        "_tag",
-        "body",
-        "exchange",
-        "properties",
-        "redelivered",
-        "routing_key",
-    )
-
-    def __init__(self, link: RabbitLink, channel: Channel, message: DeliveredMessage, acks: bool) -> None:
-        given = message.header.properties
-        self._link = link
-        self._channel = channel
-        self._tag = message.delivery_tag or 0
-        self._acks = acks
-        self.body = message.body
-        self.exchange = message.exchange or ""
-        self.routing_key = message.routing_key or ""
-        self.redelivered = bool(message.redelivered)
-        self.properties = Properties(
-            content_type=given.content_type or MSGPACK,
-            type=given.message_type or "",
-            message_id=given.message_id or "",
-            correlation_id=given.correlation_id or "",
-            reply_to=given.reply_to or "",
-            user_id=given.user_id or "",
-            headers=given.headers or {},
-        )
-
-    def ack(self) -> None:
-        """Settle it."""
-        if self._acks and not self._channel.is_closed:
-            self._link._spawn(self._channel.basic_ack(self._tag, wait=False))
-
-    def requeue(self) -> None:
-        """Give it back."""
-        if self._acks and not self._channel.is_closed:
-            self._link._spawn(self._channel.basic_nack(self._tag, requeue=True, wait=False))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.transports = self.kwargs["transport_factory"] = TappedTransports()
 
 
-def _deliver(
-    link: RabbitLink, channel: Channel, on_delivery: OnDelivery, *, acks: bool
-) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
-    async def deliver(message: DeliveredMessage) -> None:
-        on_delivery(RabbitDelivery(link, channel, message, acks))
+class TappedTransports(TransportFactory):
+    """Connects as aiormq does, plainly or with TLS, with a tap between the socket and its reader."""
 
-    return deliver
+    tap: Tap
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Called by aiormq, once for a connection."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        tap = self.tap = Tap(reader, loop)
+        tls = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        try:
+            transport, _ = await loop.create_connection(lambda: tap, url.host or "", url.port or 0, ssl=tls)
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        return reader, asyncio.StreamWriter(transport, tap, reader, loop)
+
+
+def tap_of(connection: AbstractConnection) -> Tap:
+    """What sits between a connection and its socket."""
+    return cast(TappedConnection, connection).transports.tap
+
+
+def _taker(connection: AbstractConnection, channel: Channel) -> Taker:
+    return Taker(tap_of(connection), channel.number, _read_table)
+
+
+async def _consume(
+    taker: Taker, channel: Channel, queue: str, tag: str, on_delivery: OnDelivery, *, acks: bool = True
+) -> None:
+    taker.add(tag, on_delivery, acks=acks)
+    await channel.basic_consume(queue, _never, no_ack=not acks, consumer_tag=tag)
+
+
+async def _never(_: DeliveredMessage) -> None:
+    """The taker of the channel has them all."""
+
+
+def _write_table(headers: Mapping[str, Any]) -> bytes:
+    return encoded_table(dict(headers))
+
+
+def _read_table(table: bytes) -> Mapping[str, Any]:
+    """Headers from elsewhere that cannot be read must not end the connection they come on."""
+    try:
+        return decoded_table(table)[1]
+    except ValueError as error:
+        log.warning("headers_unreadable", error=str(error))
+        return {}
 
 
 @contextmanager

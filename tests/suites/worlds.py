@@ -14,7 +14,7 @@ import asyncpg
 from shared.bus import topology
 from shared.bus.ids import uuid7
 from shared.bus.inbox import Entry, Inbox, PostgresInbox
-from shared.bus.link import Delivery, Outgoing
+from shared.bus.link import Delivery, Outgoing, Settled
 from shared.bus.memory import MemoryBroker, MemoryInbox, MemoryLink
 from shared.bus.rabbit import RabbitLink
 from shared.bus.requester import BusRequester
@@ -148,17 +148,17 @@ class _WatchedLink(RabbitLink):
         super().__init__(url, account)
         self._watch = watch
 
-    async def publish(self, message: Outgoing) -> None:
+    def post(self, message: Outgoing, settled: Settled) -> None:
         self._watch(message)
-        await super().publish(message)
+        super().post(message, settled)
 
 
 class _WatchedMemoryLink(MemoryLink):
     watch: Any = staticmethod(lambda _: None)
 
-    async def publish(self, message: Outgoing) -> None:
+    def post(self, message: Outgoing, settled: Settled) -> None:
         self.watch(message)
-        await super().publish(message)
+        super().post(message, settled)
 
 
 class MemoryLinks:

@@ -9,7 +9,7 @@ import pytest
 
 from shared.bus.codec import MOST_BYTES, MOST_FRAMES
 from shared.bus.lanes import IN_FLIGHT, Lane, Lanes
-from shared.bus.link import Nacked, Outgoing
+from shared.bus.link import Nacked, Outgoing, Settled
 
 LANE = Lane("posthouse.commands", "a.b")
 
@@ -19,12 +19,11 @@ class SlowLink:
 
     def __init__(self) -> None:
         self.sent: list[Outgoing] = []
-        self.confirms: list[asyncio.Future[None]] = []
+        self.confirms: list[Settled] = []
 
-    async def publish(self, message: Outgoing) -> None:
+    def post(self, message: Outgoing, settled: Settled) -> None:
         self.sent.append(message)
-        self.confirms.append(asyncio.get_running_loop().create_future())
-        await self.confirms[-1]
+        self.confirms.append(settled)
 
     def sizes(self) -> list[int]:
         return [len(msgspec.msgpack.decode(message.body)) for message in self.sent]
@@ -64,7 +63,7 @@ async def test_two_are_in_flight_and_the_rest_leaves_together_with_a_confirm(
         lanes.send(LANE, b"\x80", ignore)
     await turns()
     assert link.sizes() == [1] * IN_FLIGHT
-    link.confirms[0].set_result(None)
+    link.confirms[0](None)
     await turns()
     assert link.sizes() == [1, 1, 11]
 
@@ -103,9 +102,26 @@ async def test_every_frame_hears_once_how_its_message_ended(link: SlowLink, lane
     for _ in range(2):
         lanes.send(LANE, b"\x80", heard.append)
     await turns()
-    link.confirms[0].set_exception(Nacked("full"))
+    link.confirms[0](Nacked("full"))
     await lanes.idle()
     assert [type(error) for error in heard] == [Nacked, Nacked]
+
+
+async def test_idle_ends_when_the_last_frame_has_been_told(link: SlowLink, lanes: Lanes) -> None:
+    for _ in range(2):
+        lanes.send(LANE, b"\x80", ignore)
+        await turns()
+    idle = asyncio.create_task(lanes.idle())
+    await turns()
+    link.confirms[0](None)
+    await turns()
+    assert not idle.done()
+    lanes.send(LANE, b"\x80", ignore)
+    link.confirms[1](None)
+    await turns()
+    assert not idle.done()
+    link.confirms[2](None)
+    await asyncio.wait_for(idle, 1)
 
 
 async def test_a_query_expires_with_the_longest_wait_of_its_frames(link: SlowLink, lanes: Lanes) -> None:
