@@ -1,13 +1,14 @@
 # Every target is one command of ./posthouse, which works without make as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check locks
+.PHONY: help up down test check bench locks
 
 help:
 	@echo 'make up      start everything; Ctrl-C stops it (DETACH=1: return when ready; SCALE="gateway=2 ingest=3")'
 	@echo 'make down    stop what make up DETACH=1 started; the data stays'
 	@echo 'make test    run the tests on servers of their own (ARGS="-k name": arguments of pytest)'
 	@echo 'make check   style, types, and who may import whom'
+	@echo 'make bench   measure ours beside others (ONLY=rpc,ingest: some parts; QUICK=1: a short run)'
 
 up:
 	@./posthouse up $(if $(filter 1 yes true,$(DETACH)),--detach) $(if $(SCALE),--scale "$(SCALE)")
@@ -20,6 +21,9 @@ test:
 
 check:
 	@./posthouse check
+
+bench:
+	@ONLY="$(ONLY)" QUICK="$(QUICK)" ./posthouse bench
 
 # After a change of dependencies in pyproject.toml. Needs uv; no address and no path may be left in a lock.
 # The tests read files of vega-datasets and never import it: what it would compute with is left out.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from deploy.local import settings as configuration
+from deploy.local.benching import bench
 from deploy.local.console import Console
 from deploy.local.detach import detach
 from deploy.local.errors import Failure
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
             return _with_libraries(instance, command, rest)
         if command == "test":
             return test(instance, rest)
+        if command == "bench":
+            return bench(instance, rest)
         options = _parser().parse_args(arguments or ["--help"])
         work: Callable[[Instance, argparse.Namespace], int] = options.work
         return work(instance, options)
@@ -74,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "test", help="run the tests on servers of their own; arguments go to pytest", add_help=False
     )
+    commands.add_parser("bench", help="measure ours beside others; arguments name the parts", add_help=False)
     add("check", lambda instance, _: check(instance), "style, types and who may import whom")
     for name, text in (
         ("account", "broker accounts for services of your own: add, list, remove"),
