@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from services.ingest.store import Store
+from services.ingest.store.base import Descriptions
 from services.ingest.times import Span
 from shared.bus.routes import Call
 from shared.contracts.base import Principal
@@ -40,8 +41,8 @@ class Deps:
     new_key: Callable[[], str] = new_key
 
 
-def deps_of(call: Call, settings: Settings, vault: Vault) -> Deps:
+def deps_of(call: Call, settings: Settings, vault: Vault, descriptions: Descriptions) -> Deps:
     """The `Deps` of one run of a handler."""
     oldest = datetime.combine(settings.oldest_reading, time.min, UTC)
     newest = call.now + timedelta(hours=settings.newest_ahead_hours)
-    return Deps(Store(call.db), call.caller, call.now, vault, Span(oldest, newest))
+    return Deps(Store(call.db, descriptions), call.caller, call.now, vault, Span(oldest, newest))

@@ -6,15 +6,32 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
 
 from services.ingest import tables
+from services.ingest.columns import (
+    FEW,
+    UNREADABLE,
+    Columns,
+    columns_of,
+    decode,
+    decode_lines,
+    encode,
+    encode_lines,
+    is_printed,
+    moments,
+    numbers_of,
+)
 from services.ingest.tables import Row
 from services.ingest.times import Span, TimeReader, format_of, zone_of
 from services.ingest.values import (
+    EXACT_INTEGER,
+    NULL,
     Fault,
     Stored,
     as_number,
@@ -58,19 +75,48 @@ class Malformed(Refusal):
     code = "malformed"
 
 
-def read_body(write: WriteReadings, born: datetime, span: Span) -> Items:
-    """Every reading of a body, in its order; raises Malformed, or a Refusal of its options."""
+def read_body(write: WriteReadings, born: datetime, span: Span) -> Items | Columns:
+    """Every reading of a body, in its order; raises Malformed, or a Refusal of its options.
+
+    The same as `read_exactly`, sooner: what is as we print it is decoded at once, the rest by itself.
+    """
+    text, times = _text_and_times(write, span)
+    if write.format == "csv":
+        columns = _columns_of_csv(text, times, born, write.time_column)
+        return _bounded(_read_csv(text, times, born, write.time_column)) if columns is None else columns
+    reader = _ObjectReader(times, born)
+    return _read_json(write.body, reader) if write.format == "json" else _read_lines(write.body, reader)
+
+
+def read_exactly(write: WriteReadings, born: datetime, span: Span) -> Items:
+    """Every reading of a body, each part of it from its text."""
+    text, times = _text_and_times(write, span)
+    if write.format == "csv":
+        return _bounded(_read_csv(text, times, born, write.time_column))
+    reader = _ObjectReader(times, born)
+    texts = _documents(write.body) if write.format == "json" else _lines(write.body)
+    return _bounded(reader.read(index, raw) for index, raw in texts)
+
+
+def items_of(found: Items | Columns) -> Items:
+    """The readings one by one."""
+    if not isinstance(found, Columns):
+        return found
+    rows = zip(*found.columns, strict=True)
+    return [
+        Item(index, at, [(tag, _stored(value)) for tag, value in zip(found.tags, row, strict=True)])
+        for index, (at, row) in enumerate(zip(found.ats, rows, strict=True), found.first)
+    ]
+
+
+def _text_and_times(write: WriteReadings, span: Span) -> tuple[str, TimeReader]:
     _check_position(write)
     try:
         text = write.body.decode()
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8: byte {error.start}") from None
-    times = TimeReader(span, zone_of(write.timezone), format_of(write.time_format))
-    if write.format == "csv":
-        return _bounded(_read_csv(text, times, born, write.time_column))
-    reader = _ObjectReader(TimeReader(span, times.zone), born)
-    objects = _documents(write.body) if write.format == "json" else _lines(write.body)
-    return _bounded(reader.read(index, raw) for index, raw in objects)
+    zone, form = zone_of(write.timezone), format_of(write.time_format)
+    return text, TimeReader(span, zone, form if write.format == "csv" else "")
 
 
 def _check_position(write: WriteReadings) -> None:
@@ -84,13 +130,46 @@ def _check_position(write: WriteReadings) -> None:
 
 
 def _bounded(items: Iterator[Item | ReadingRejected]) -> Items:
-    found: Items = []
-    for item in items:
-        if len(found) == MAX_READINGS:
-            detail = f"more than {MAX_READINGS} readings in one request"
-            raise Refusal(detail, code="too_many_readings", status=413)
-        found.append(item)
+    found = list(islice(items, MAX_READINGS + 1))
+    _check_count(found)
     return found
+
+
+def _check_count(readings: Sequence[Any]) -> None:
+    if len(readings) > MAX_READINGS:
+        detail = f"more than {MAX_READINGS} readings in one request"
+        raise Refusal(detail, code="too_many_readings", status=413)
+
+
+def _read_json(body: bytes, reader: _ObjectReader) -> Items | Columns:
+    try:
+        found = decode(body)
+    except UNREADABLE:
+        found = None
+    readings = [found] if type(found) is dict else found
+    if type(readings) is not list:
+        return _bounded(reader.read(index, raw) for index, raw in _documents(body))
+    if not is_printed(found, body):
+        pairs = zip(_documents(body), readings, strict=True)
+        return _bounded(reader.take(index, one, text) for (index, text), one in pairs)
+    _check_count(readings)
+    columns = columns_of(readings, reader.times, reader.born) if len(readings) > FEW else None
+    if columns is not None:
+        return columns
+    return [reader.quick(index, one) or reader.read(index, encode(one)) for index, one in enumerate(readings)]
+
+
+def _read_lines(body: bytes, reader: _ObjectReader) -> Items | Columns:
+    try:
+        readings = decode_lines(body)
+        if len(readings) > FEW and encode_lines(readings) in (body, body + b"\n"):
+            _check_count(readings)
+            columns = columns_of(readings, reader.times, reader.born, first=1)
+            if columns is not None:
+                return columns
+    except UNREADABLE:
+        pass
+    return _bounded(reader.line(number, line) for number, line in _lines(body))
 
 
 def _documents(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -179,7 +258,47 @@ class _ObjectReader:
     times: TimeReader
     born: datetime
 
+    def line(self, index: int, raw: bytes) -> Item | ReadingRejected:
+        """A line of NDJSON."""
+        try:
+            found = decode(raw)
+        except UNREADABLE:
+            return self.read(index, raw)
+        return self.take(index, found, raw)
+
+    def take(self, index: int, found: object, raw: bytes) -> Item | ReadingRejected:
+        """What was decoded from this text, unless something about it has to be looked at in the text."""
+        return (self.quick(index, found) if is_printed(found, raw) else None) or self.read(index, raw)
+
+    def quick(self, index: int, found: Any) -> Item | None:
+        """What was decoded from a text that is printed the same; None when it is not right."""
+        try:
+            item = Item(index, self.born, [(tag, _stored(value)) for tag, value in found["values"].items()])
+            for name, part in found.items():
+                if name != "values":
+                    self._take_part(item, name, part)
+        except (Fault, TypeError, KeyError, AttributeError):
+            return None
+        return item if item.values else None
+
+    def _take_part(self, item: Item, name: str, part: Any) -> None:
+        if name == "entry" or (part is None and name in _OPTIONAL):
+            return
+        if name == "at":
+            item.at = self.times.read(_str(part))
+        elif name == "id":
+            item.id_hash = hash_of(_own_id(_str(part)))
+        elif name == "status":
+            item.status = check_text(_str(part))
+        elif name in LIMITS:
+            place = dict(zip(LIMITS, item.place or (None, None, None), strict=True))
+            place[name] = _coordinate(name, _stored(part)[0] if type(part) is not str else None)
+            item.place = place["latitude"], place["longitude"], place["elevation"]
+        else:
+            raise Fault("unknown_field", "a reading has no such part")
+
     def read(self, index: int, raw: bytes) -> Item | ReadingRejected:
+        """A text that is known to be well-formed or is a line; everything that is wrong with it at once."""
         try:
             parts = _object.decode(raw)
         except msgspec.ValidationError:
@@ -220,6 +339,26 @@ class _ObjectReader:
                 draft.faults.append((f"values.{tag}", fault))
 
 
+def _str(part: Any) -> str:
+    if type(part) is not str:
+        raise Fault("wrong_type", "must be a text")
+    return part
+
+
+def _stored(value: Any) -> Stored:
+    """A decoded value as it is stored; raises a Fault when it has to be looked at in its text."""
+    kind = type(value)
+    if kind is float:
+        return value, False, None
+    if kind is int and -EXACT_INTEGER <= value <= EXACT_INTEGER:
+        return float(value), True, None
+    if kind is str:
+        return from_text(value)
+    if value is None:
+        return NULL
+    raise Fault("wrong_type", "must be a number, a text or null")
+
+
 _OPTIONAL = frozenset({"id", "at", "status", *LIMITS})
 
 
@@ -250,6 +389,30 @@ def _read_csv(
             yield reader.read(row)
     except tables.BadTable as error:
         raise Malformed(str(error)) from None
+
+
+def _columns_of_csv(text: str, times: TimeReader, born: datetime, time_column: str) -> Columns | None:
+    """A CSV of nothing but a time and numbers; None when it is not so, or one of them is not right."""
+    text = text.removeprefix(tables.BOM).replace("\r\n", "\n").removesuffix("\n")
+    lines = text.split("\n")
+    if '"' in text or "\r" in text or "" in lines or not FEW < len(lines) <= MAX_READINGS:
+        return None
+    head, *rows = [line.split(",") for line in lines]
+    names = _header(Row(1, head), time_column)
+    if not _PARTS.isdisjoint(names) or set(map(len, rows)) != {len(names)}:
+        return None
+    cells = dict(zip(names, zip(*rows, strict=True), strict=True))
+    cells.pop("entry", None)
+    told = cells.pop("at", None)
+    ats = [born] * len(rows) if told is None else moments(told, times)
+    columns = [numbers_of(column) for column in cells.values()]
+    numbers = [column for column in columns if column is not None]
+    if ats is None or not numbers or len(numbers) < len(columns):
+        return None
+    return Columns(tuple(cells), numbers, ats, first=2)
+
+
+_PARTS = frozenset({"id", "status", *LIMITS})
 
 
 def _header(row: Row | None, time_column: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.ingest.deps import deps_of
 from services.ingest.handlers import routes
 from services.ingest.settings import Settings
+from services.ingest.store.base import Descriptions
 from shared.contracts.ingest import MakePartitions, PurgeDatasets
 from shared.runtime import run_service, running
 from shared.settings import load
@@ -21,7 +22,8 @@ async def main() -> None:
     async with running(settings) as service:
         service.every(MAKE_PARTITIONS_SECONDS, MakePartitions())
         service.every(PURGE_SECONDS, PurgeDatasets())
-        await service.serve(routes, lambda call: deps_of(call, settings, vault))
+        descriptions = Descriptions()
+        await service.serve(routes, lambda call: deps_of(call, settings, vault, descriptions))
 
 
 def run() -> None:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from services.ingest.formats import Item, Items
+from services.ingest.columns import Column, Columns
+from services.ingest.formats import Item, Items, items_of
 from services.ingest.rules import HAS_ELEVATION, HAS_POSITION, HAS_STATUS, Known, for_writer
 from services.ingest.values import Stored
 from shared.bus.routes import Done
@@ -42,13 +44,22 @@ Import = tuple[int, str]  # dataset number, source
 Outcome = Done[ReadingsWritten] | Refusal
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One write: what it says, who sent it, and its readings or why its body has none."""
 
     write: WriteReadings
     caller: Principal
-    items: Items | Refusal
+    items: Items | Columns | Refusal
+
+
+class Block(NamedTuple):
+    """Rows of one dataset with numbers in the same fields, numbered from `first` on."""
+
+    dataset: int
+    first: int
+    fields: Sequence[int]
+    columns: Sequence[Column]
+    ats: Sequence[datetime]
 
 
 def own_ids_of(asked: Sequence[Asked], known: Mapping[UUID, Known]) -> set[OwnId]:
@@ -56,7 +67,7 @@ def own_ids_of(asked: Sequence[Asked], known: Mapping[UUID, Known]) -> set[OwnId
     return {
         (known[one.write.dataset_id].number, item.id_hash)
         for one in asked
-        if one.write.dataset_id in known and not isinstance(one.items, Refusal)
+        if one.write.dataset_id in known and isinstance(one.items, list)
         for item in one.items
         if isinstance(item, Item) and item.id_hash is not None
     }
@@ -101,16 +112,16 @@ class Account:
             known.parts,
         )
 
-    def book(self, rows: Sequence[Row]) -> None:
-        """Count stored rows; their numbers follow the last one."""
-        first, last = min(row[1] for row in rows), max(row[1] for row in rows)
+    def book(self, ats: Sequence[datetime]) -> ReadingsStored:
+        """Count stored rows of these times; their numbers follow the last one."""
+        first, last = min(ats), max(ats)
         self.first_at = first if self.first_at is None else min(first, self.first_at)
         self.last_at = last if self.last_at is None else max(last, self.last_at)
-        self.last_entry += len(rows)
-        self.entries += len(rows)
-        self.stored += len(rows)
-        for row in rows:
-            self.parts |= _parts(row)
+        before = self.last_entry
+        self.last_entry += len(ats)
+        self.entries += len(ats)
+        self.stored += len(ats)
+        return ReadingsStored(dataset_id=self.known.id, first=before + 1, last=self.last_entry, last_at=last)
 
 
 @dataclass
@@ -119,6 +130,7 @@ class Plan:
 
     accounts: dict[int, Account] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     own_ids: dict[OwnId, EntryStored] = field(default_factory=dict)
     positions: dict[Import, int] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -155,38 +167,48 @@ class Desk:
         if self._is_stored(account, asked.write):
             account.duplicates += len(asked.items)
             return Done(ReadingsWritten(entries=(), skipped=len(asked.items)))
+        if isinstance(asked.items, Columns) and account.fields.keys() >= set(asked.items.tags):
+            return self._take(asked.write, account, asked.items)
         sheet = _Sheet(account, self.own_ids, self.plan.own_ids)
-        for item in asked.items:
+        for item in items_of(asked.items):
             sheet.add(item)
-        return self._close(asked, account, sheet)
+        return self._close(asked.write, account, sheet)
+
+    def _take(self, write: WriteReadings, account: Account, found: Columns) -> Outcome:
+        """Nothing of columns whose variables are known can be wrong, or there already."""
+        self._move(write, account)
+        event = account.book(found.ats)
+        fields = [account.fields[tag] for tag in found.tags]
+        self.plan.blocks.append(Block(account.known.number, event.first, fields, found.columns, found.ats))
+        entries = [EntryStored(entry=entry, at=at) for entry, at in enumerate(found.ats, event.first)]
+        return Done(ReadingsWritten(entries=tuple(entries)), events=(event,))
+
+    def _move(self, write: WriteReadings, account: Account) -> None:
+        if write.source:
+            self.plan.positions[account.known.number, write.source] = write.position
 
     def _is_stored(self, account: Account, write: WriteReadings) -> bool:
         key = (account.known.number, write.source)
         position = self.plan.positions.get(key, self.positions.get(key, 0))
         return bool(write.source) and write.position <= position
 
-    def _close(self, asked: Asked, account: Account, sheet: _Sheet) -> Outcome:
+    def _close(self, write: WriteReadings, account: Account, sheet: _Sheet) -> Outcome:
         account.rejected.update(reject.code for reject in sheet.rejected)
-        if asked.write.strict and sheet.rejected:
+        if write.strict and sheet.rejected:
             account.rejected["strict"] += len(sheet.entries)
             raise _refused("strict", "nothing is stored, because not all of it can be", sheet.rejected)
         if not sheet.entries:
             raise _refused("nothing_stored", "none of the readings can be stored", sheet.rejected)
         account.duplicates += len(sheet.entries) - len(sheet.rows)
-        if asked.write.source:
-            self.plan.positions[account.known.number, asked.write.source] = asked.write.position
+        self._move(write, account)
         written = ReadingsWritten(entries=tuple(sheet.entries), rejected=tuple(sheet.rejected))
         if not sheet.rows:
             return Done(written)
-        account.book(sheet.rows)
+        event = account.book([row[1] for row in sheet.rows])
+        for row in sheet.rows:
+            account.parts |= _parts(row)
         self.plan.rows += sheet.rows
         self.plan.own_ids.update(sheet.own_ids)
-        event = ReadingsStored(
-            dataset_id=account.known.id,
-            first=sheet.rows[0][0],
-            last=sheet.rows[-1][0],
-            last_at=max(row[1] for row in sheet.rows),
-        )
         return Done(written, events=(event,))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +14,7 @@ import asyncpg
 from services.ingest.deps import Deps
 from services.ingest.handlers import routes
 from services.ingest.store import Store
+from services.ingest.store.base import Descriptions
 from services.ingest.times import Span
 from shared.bus.routes import Done, Job
 from shared.contracts.base import Event, Message, Principal
@@ -43,6 +44,7 @@ class Ingest:
     caller: Principal = ANN
     now: datetime = NOW
     newest: datetime = datetime(2030, 1, 1, tzinfo=UTC)
+    descriptions: Descriptions = field(default_factory=Descriptions)
 
     def newcomer(self) -> Ingest:
         """The same process, called by a person nobody has seen before."""
@@ -56,7 +58,7 @@ class Ingest:
 
     def deps(self, db: Any) -> Deps:
         span = Span(datetime(2000, 1, 1, tzinfo=UTC), self.newest)
-        return Deps(Store(db), self.caller, self.now, self.vault, span)
+        return Deps(Store(db, self.descriptions), self.caller, self.now, self.vault, span)
 
     async def done(self, message: Message) -> Done[Any]:
         """Run a command (committed) or a query."""

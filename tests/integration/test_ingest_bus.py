@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from services.ingest.deps import deps_of
 from services.ingest.handlers import routes
 from services.ingest.settings import Settings
+from services.ingest.store.base import Descriptions
 from shared.bus import topology
 from shared.bus.ids import uuid7
 from shared.bus.inbox import PostgresInbox
@@ -71,11 +72,12 @@ async def process(broker: MemoryBroker, url: str, vault: Vault) -> AsyncIterator
     await db.open()
     inbox = PostgresInbox(db)
     await inbox.keep_partitions(24)
+    descriptions = Descriptions()
     service = Service(
         routes,
         broker.link("ingest"),
         inbox,
-        lambda call: deps_of(call, SETTINGS, vault),
+        lambda call: deps_of(call, SETTINGS, vault, descriptions),
         registry=CollectorRegistry(),
     )
     await service.start()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from services.ingest import rules
 from services.ingest.answers import reading_of, value_fields
+from services.ingest.columns import Columns
 from services.ingest.deps import Deps
 from services.ingest.formats import Items, raw_values, read_body
 from services.ingest.numbering import Asked, Desk, Outcome, arrays, imports_of, own_ids_of
@@ -35,7 +36,7 @@ async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list
     return plan.outcomes
 
 
-def _items(job: Job[WriteReadings], deps: Deps) -> Items | Refusal:
+def _items(job: Job[WriteReadings], deps: Deps) -> Items | Columns | Refusal:
     # A message that did not come through our door may not say when it was born.
     born = job.born if job.born >= deps.span.oldest else deps.now
     try:

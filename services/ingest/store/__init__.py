@@ -5,7 +5,8 @@ from __future__ import annotations
 from services.ingest.store.datasets import Datasets
 from services.ingest.store.readings import Readings
 from services.ingest.store.upkeep import Upkeep
+from services.ingest.store.writing import Writing
 
 
-class Store(Datasets, Readings, Upkeep):
+class Store(Datasets, Readings, Writing, Upkeep):
     """What the service keeps, over the connection of a transaction or over the pool."""

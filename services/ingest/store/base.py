@@ -12,14 +12,39 @@ from shared.contracts.ingest import Variable
 Record = Any  # asyncpg's, which has no stable generic parameter between versions
 
 
-_counts = msgspec.json.Decoder(dict[str, int])
+counts_of = msgspec.json.Decoder(dict[str, int]).decode
+MOST_DESCRIPTIONS = 2_000
+
+
+class Descriptions:
+    """Datasets as a process read them, for as long as their version is the one that is stored.
+
+    Only what is in `Known` by way of a change of the version may be used: counters are old.
+    """
+
+    def __init__(self, most: int = MOST_DESCRIPTIONS) -> None:
+        self._most = most
+        self._known: dict[int, Known] = {}
+
+    def find(self, number: int, version: int) -> Known | None:
+        """The dataset at this version, if it was kept."""
+        known = self._known.get(number)
+        return known if known is not None and known.version == version else None
+
+    def keep(self, known: Known) -> None:
+        """Keep it instead of what was kept first, when there are too many."""
+        self._known.pop(known.number, None)
+        if len(self._known) >= self._most:
+            del self._known[next(iter(self._known))]
+        self._known[known.number] = known
 
 
 class Statements:
-    """Statements on an asyncpg connection or pool."""
+    """Statements on an asyncpg connection or pool; `descriptions` are shared by those of a process."""
 
-    def __init__(self, db: Any) -> None:
+    def __init__(self, db: Any, descriptions: Descriptions | None = None) -> None:
         self._db = db
+        self._descriptions = descriptions or Descriptions()
 
 
 def known_of(row: Record) -> Known:
@@ -37,7 +62,7 @@ def known_of(row: Record) -> Known:
         Variable(tag=tag, field=field, name=name, unit=unit, retired=retired)
         for tag, field, name, unit, retired in arrays
     )
-    rejected = _counts.decode(columns.pop("rejected"))
+    rejected = counts_of(columns.pop("rejected"))
     return Known(variables=variables, rejected=rejected, **columns)
 
 

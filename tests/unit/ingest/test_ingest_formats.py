@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest import tables
-from services.ingest.formats import MAX_READINGS, Item, Malformed, hash_of, read_body
+from services.ingest.formats import MAX_READINGS, Item, Malformed, hash_of, items_of, read_body
 from services.ingest.times import Span
 from services.ingest.values import quoted, value_of
 from shared.contracts.ingest import BodyFormat, ReadingRejected, WriteReadings
@@ -25,7 +25,7 @@ SPAN = Span(datetime(2000, 1, 1, tzinfo=UTC), datetime(2026, 11, 21, 12, tzinfo=
 def items(form: BodyFormat, body: bytes | str, **options: Any) -> list[Item | ReadingRejected]:
     raw = body.encode() if isinstance(body, str) else body
     write = WriteReadings(dataset_id=DATASET, format=form, body=raw, **options)
-    return read_body(write, BORN, SPAN)
+    return items_of(read_body(write, BORN, SPAN))
 
 
 def only(form: BodyFormat, body: bytes | str, **options: str) -> Item:

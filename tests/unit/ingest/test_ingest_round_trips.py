@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.answers import Cursor, printer, reading_of, value_fields
-from services.ingest.formats import Item, read_body
+from services.ingest.formats import Item, items_of, read_body
 from services.ingest.numbering import arrays, row_of
 from services.ingest.rules import HAS_ELEVATION, HAS_POSITION, HAS_STATUS, Known
 from services.ingest.times import Span
@@ -62,7 +62,7 @@ def stored(
     write = WriteReadings(dataset_id=UUID(int=1), format=form, body=body.encode(), **options)  # type: ignore[arg-type]
     fields = {one.tag: one.field for one in variables}
     rows = []
-    for entry, item in enumerate(read_body(write, BORN, SPAN), 1):
+    for entry, item in enumerate(items_of(read_body(write, BORN, SPAN)), 1):
         assert isinstance(item, Item), item
         rows.append(dict(zip(COLUMNS, row_of(entry, 1, item, fields), strict=True)))
     return rows
@@ -157,7 +157,7 @@ def test_a_daylight_saving_zone_refuses_the_hours_that_were_not(seattle: str) ->
         time_format="%Y/%m/%d %H:%M",
         timezone="America/Los_Angeles",
     )
-    refused = [item for item in read_body(write, BORN, SPAN) if not isinstance(item, Item)]
+    refused = [item for item in items_of(read_body(write, BORN, SPAN)) if not isinstance(item, Item)]
     assert [one.code for one in refused] == ["no_such_time", "ambiguous_time"]
 
 
