@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from shared.bus.codec import Frame, ReplyFrame
 from shared.bus.lanes import Lane, Lanes
 from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, Unroutable
 from shared.bus.own_queue import Lost, OwnQueue
+from shared.bus.pressure import Depth, Flow, Pressure
 from shared.bus.requests import (
     Begun,
     Caller,
@@ -27,7 +27,7 @@ from shared.bus.requests import (
     ServiceFailed,
     Unavailable,
 )
-from shared.bus.topology import EXCHANGE_OF_KIND, MOST_MESSAGES, SHED_AT
+from shared.bus.topology import EXCHANGE_OF_KIND
 from shared.bus.verdict import STILL_RUNNING
 from shared.contracts.base import Command, Message, Query, owner_of, reply_type
 from shared.contracts.submissions import RefusalBody
@@ -45,16 +45,30 @@ SWEEP_SECONDS = 0.05
 class _Pending:
     """One call that waits for its reply."""
 
-    __slots__ = ("_requester", "encoded", "ended", "frame", "kind", "may_have_left", "over", "sent", "until")
+    __slots__ = (
+        "_requester",
+        "began",
+        "encoded",
+        "ended",
+        "flow",
+        "frame",
+        "kind",
+        "may_have_left",
+        "over",
+        "sent",
+        "until",
+    )
 
     def __init__(
-        self, requester: BusRequester, kind: type[Message], frame: Frame, until: float, ended: Ended
+        self, requester: BusRequester, kind: type[Message], frame: Frame, flow: Flow, ended: Ended
     ) -> None:
         self._requester = requester
         self.kind = kind
         self.frame = frame
         self.encoded = codec.encode(frame)
-        self.until = until
+        self.began = time.monotonic()
+        self.until = self.began + frame.remaining_ms / 1000 + GRACE_SECONDS
+        self.flow = flow
         self.ended = ended
         self.may_have_left = False
         self.sent = 0
@@ -64,7 +78,8 @@ class _Pending:
         """Tell whoever waits, once."""
         if self.over:
             return
-        self.cancel()
+        self._close()
+        self.flow.ended(time.monotonic() - self.began)
         try:
             self.ended(reply, error)
         except Exception:  # the replies beside it are not to suffer
@@ -72,6 +87,11 @@ class _Pending:
 
     def cancel(self) -> None:
         """Nobody waits any more."""
+        if not self.over:
+            self._close()
+            self.flow.gone()
+
+    def _close(self) -> None:
         self.over = True
         self._requester.forget(self)
 
@@ -111,16 +131,25 @@ class Task:
 class _Submitting:
     """A frame without a deadline until it is confirmed; what did not get there is sent again by a task."""
 
-    def __init__(self, ended: Ended, insist: Callable[[BaseException], Coroutine[Any, Any, None]]) -> None:
+    __slots__ = ("_began", "_ended", "_flow", "_insist", "_over", "_task")
+
+    def __init__(
+        self, flow: Flow, ended: Ended, insist: Callable[[BaseException], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._flow = flow
+        self._began = time.monotonic()
         self._ended = ended
         self._insist = insist
         self._over = False
         self._task: Task | None = None
+        flow.began()
 
     def settled(self, error: BaseException | None) -> None:
         """What became of its first publish."""
         if self._over:
             return
+        self._over = True
+        self._flow.ended(time.monotonic() - self._began)
         if error is None:
             self._ended(None, None)
         else:
@@ -128,18 +157,11 @@ class _Submitting:
 
     def cancel(self) -> None:
         """Nobody waits any more."""
-        self._over = True
+        if not self._over:
+            self._over = True
+            self._flow.gone()
         if self._task is not None:
             self._task.cancel()
-
-
-@dataclass
-class Depth:
-    """What a watched queue looked like last: messages waiting and consumers taking."""
-
-    messages: int = 0
-    consumers: int = 0
-    present: bool = True
 
 
 class BusRequester:
@@ -157,7 +179,7 @@ class BusRequester:
         self._request_queues = request_queues
         self._decoders: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {}
         self._sweeping = False
-        self.depths: dict[str, Depth] = {}
+        self._pressure = Pressure()
         self.late_replies = 0
         link.on_up(self._repeat_all)
 
@@ -178,14 +200,11 @@ class BusRequester:
         """As `ask`, without a task: `ended` is called with the reply or the error."""
         if self._request_queues:
             return Task(self._ask_on_own_queue(message, caller), ended)
-        self._shed(message)
+        flow = self._admit(message, caller)
         frame = self._frame(message, caller, "wait")
-        loop = asyncio.get_running_loop()
-        until = loop.time() + caller.seconds + GRACE_SECONDS
-        pending = self._calls[frame.call] = _Pending(self, type(message), frame, until, ended)
-        if not self._sweeping:
-            self._sweeping = True
-            loop.call_later(SWEEP_SECONDS, self._sweep)
+        pending = self._calls[frame.call] = _Pending(self, type(message), frame, flow, ended)
+        flow.began()
+        self._keep_sweeping()
         self._send(pending)
         return pending
 
@@ -200,15 +219,17 @@ class BusRequester:
 
     def begin_submit(self, message: Command[Any], caller: Caller, ended: Ended) -> Begun:
         """As `submit`, without a task: `ended` is called with None or the error."""
-        self._shed(message)
+        flow = self._pressure.admit(owner_of(message.topic), "queue")
         frame = self._frame(message, caller, "queued")
         until = self._clock() + caller.seconds
-        submitting = _Submitting(ended, lambda error: self._insist(frame, until, error))
+        submitting = _Submitting(flow, ended, lambda error: self._insist(frame, until, error))
+        self._keep_sweeping()
         self._lanes.send(self._lane(frame, ""), codec.encode(frame), submitting.settled)
         return submitting
 
     async def stream(self, message: Query[R], caller: Caller) -> AsyncIterator[R]:
         """Yield the parts of a streamed reply; closing the iterator deletes the queue: the sender stops."""
+        self._admit(message, caller)
         decoder = self._decoder(type(message))
         async with OwnQueue(self._link, caller.seconds) as own:
             frame = self._frame(message, caller, "wait")
@@ -235,8 +256,16 @@ class BusRequester:
         while True:
             with suppress(Exception):
                 for name, found in (await self._link.depths(queues)).items():
-                    self.depths[name] = Depth(*found) if found else Depth(present=False)
+                    if found is None:
+                        self._pressure.missed(name)
+                    else:
+                        self._pressure.saw(name, *found, every_seconds)
             await asyncio.sleep(every_seconds)
+
+    @property
+    def depths(self) -> dict[str, Depth]:
+        """The watched queues."""
+        return self._pressure.depths
 
     def waiting(self) -> int:
         """How many calls wait for a reply."""
@@ -340,19 +369,24 @@ class BusRequester:
         for pending in list(self._calls.values()):
             self._again(pending)
 
+    def _keep_sweeping(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         for pending in [pending for pending in self._calls.values() if pending.until <= now]:
             pending.end(None, _too_late(pending))
-        self._sweeping = bool(self._calls)
-        if self._sweeping:
-            loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._pressure.turn(SWEEP_SECONDS)
+        self._sweeping = False
+        if self._calls or not self._pressure.is_idle:
+            self._keep_sweeping()
 
-    def _shed(self, message: Message) -> None:
-        depth = self.depths.get(owner_of(message.topic))
-        if depth and isinstance(message, Command) and depth.messages > SHED_AT * MOST_MESSAGES:
-            raise Unavailable("the queue of this service is nearly full")
+    def _admit(self, message: Message, caller: Caller) -> Flow:
+        """Raises Unavailable when it would be too much; what the gateway itself must know is not asking."""
+        is_asking = isinstance(message, Query) and caller.principal.kind != "service"
+        return self._pressure.admit(owner_of(message.topic), "ask" if is_asking else "change")
 
     async def _insist(self, frame: Frame, until: float, error: BaseException) -> None:
         """Publish again what was not confirmed, until it is, or until it is clear how it ends."""
@@ -386,7 +420,7 @@ class BusRequester:
     # -- a queue for one request -----------------------------------------------------------------------
 
     async def _ask_on_own_queue(self, message: Command[R] | Query[R], caller: Caller) -> R:
-        self._shed(message)
+        self._admit(message, caller)
         until = self._clock() + caller.seconds
         sent = 0
         while True:

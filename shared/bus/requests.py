@@ -46,7 +46,10 @@ class Unavailable(CallFailed):
 
     status = 503
     code = "unavailable"
-    retry_after = 1
+
+    def __init__(self, detail: str = "", retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class OutcomeUnknown(CallFailed):

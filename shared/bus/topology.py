@@ -23,6 +23,7 @@ SHORT, LONG = "10s", "10m"
 MOST_MESSAGES = 50_000
 MOST_BYTES = 1 << 30
 SHED_AT = 0.8
+SHED_QUERIES_AT = 0.6
 STREAM_PARTS = 8
 SERVICES = ("auth", "ingest", "chat", "worker")
 

@@ -1,0 +1,135 @@
+"""Load shedding: whether one more call to a service would only make everybody wait longer."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from shared.bus.requests import Unavailable
+from shared.bus.topology import MOST_MESSAGES, SHED_AT, SHED_QUERIES_AT
+
+# Wait for an answer, wait for an effect, wait only until it is on disk.
+Want = Literal["ask", "change", "queue"]
+# A delay that even the quickest answer has is a queue, not a slow call (the idea of CoDel, RFC 8289).
+# Few calls are never refused, however slow: nobody would be helped.
+ASK_SECONDS, ASK_CALLS = 0.1, 32
+CHANGE_SECONDS, CHANGE_CALLS = 0.4, 256
+LONGEST_RETRY_SECONDS = 30
+
+
+class Depth(msgspec.Struct):
+    """What a watched queue looked like last: messages waiting, consumers taking, messages fewer per second."""
+
+    messages: int = 0
+    consumers: int = 0
+    present: bool = True
+    falling: float = 0.0
+
+
+class Flow:
+    """The calls of one service for one want: how many are on their way, and what the quickest answer took.
+
+    `delay_seconds` is the shortest answer of the last turn that had one; while nothing at all is
+    answered it grows with time.
+    """
+
+    __slots__ = ("_answered", "_quickest", "delay_seconds", "in_flight", "rate")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.delay_seconds = 0.0
+        self.rate = 0.0
+        self._answered = 0
+        self._quickest = math.inf
+
+    def began(self) -> None:
+        """One more is on its way."""
+        self.in_flight += 1
+
+    def ended(self, seconds: float) -> None:
+        """One was answered, or its time was over."""
+        self.in_flight -= 1
+        self._answered += 1
+        if seconds < self._quickest:
+            self._quickest = seconds
+
+    def gone(self) -> None:
+        """Nobody waits for one any more."""
+        self.in_flight -= 1
+
+    def turn(self, seconds: float) -> None:
+        """Another so many seconds are over."""
+        if self._answered:
+            self.delay_seconds = self._quickest
+        elif self.in_flight:
+            self.delay_seconds += seconds
+        else:
+            self.delay_seconds = 0.0
+        self.rate += 0.3 * (self._answered / seconds - self.rate)
+        self._answered = 0
+        self._quickest = math.inf
+
+
+class Pressure:
+    """Refuses calls to a service that is asked more than it can answer: asking before changing."""
+
+    def __init__(self) -> None:
+        self.depths: dict[str, Depth] = {}
+        self._flows: dict[tuple[str, Want], Flow] = {}
+
+    def flow(self, service: str, want: Want) -> Flow:
+        """The calls of one service for one want."""
+        found = self._flows.get((service, want))
+        if found is None:
+            found = self._flows[service, want] = Flow()
+        return found
+
+    def admit(self, service: str, want: Want) -> Flow:
+        """The flow to count a new call in; raises Unavailable with an honest `retry_after`."""
+        depth = self.depths.get(service)
+        if depth is not None:
+            most = MOST_MESSAGES * (SHED_QUERIES_AT if want == "ask" else SHED_AT)
+            if depth.messages > most:
+                seconds = _seconds((depth.messages - most) / depth.falling if depth.falling > 0 else math.inf)
+                raise Unavailable("the queue of this service is nearly full", seconds)
+        flow = self.flow(service, want)
+        if want != "ask":
+            if flow.delay_seconds > CHANGE_SECONDS and flow.in_flight >= CHANGE_CALLS:
+                raise _too_much(flow)
+            return flow
+        for other in (flow, self.flow(service, "change"), self.flow(service, "queue")):
+            if other.delay_seconds > ASK_SECONDS and other.in_flight >= ASK_CALLS:
+                raise _too_much(other)
+        return flow
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way and every delay is forgotten."""
+        return not any(flow.in_flight or flow.delay_seconds for flow in self._flows.values())
+
+    def turn(self, seconds: float) -> None:
+        """Another so many seconds are over; called many times a second until everything is idle."""
+        for flow in self._flows.values():
+            flow.turn(seconds)
+
+    def saw(self, queue: str, messages: int, consumers: int, seconds: float) -> None:
+        """A watched queue was looked at, `seconds` after the last time."""
+        before = self.depths.get(queue)
+        falling = (before.messages - messages) / seconds if before is not None and before.present else 0.0
+        self.depths[queue] = Depth(messages, consumers, True, falling)
+
+    def missed(self, queue: str) -> None:
+        """A watched queue is not there."""
+        self.depths[queue] = Depth(present=False)
+
+
+def _too_much(flow: Flow) -> Unavailable:
+    """What is on its way has to be answered first."""
+    seconds = _seconds(flow.in_flight / flow.rate if flow.rate > 0 else math.inf)
+    return Unavailable("more is being asked of this service than it can answer", seconds)
+
+
+def _seconds(estimate: float) -> int:
+    return max(1, math.ceil(min(estimate, LONGEST_RETRY_SECONDS)))
