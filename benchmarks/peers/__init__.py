@@ -71,6 +71,22 @@ _ALL = (
         ("service", "web"),
         ("POST /",),
     ),
+    Peer(
+        "faststream",
+        "FastStream 0.7.8 (reply_to), behind aiohttp 3.14.5",
+        "python",
+        "faststream_rpc.py",
+        ("service", "web"),
+        ("POST /",),
+    ),
+    Peer(
+        "nameko_rpc",
+        "Nameko 2.14.1 with its own HTTP entrypoint",
+        "nameko",
+        "nameko_rpc.py",
+        ("service", "web"),
+        ("POST /",),
+    ),
 )
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _ALL}

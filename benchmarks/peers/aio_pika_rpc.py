@@ -1,11 +1,14 @@
-"""Plain aio-pika behind aiohttp: one reply queue, correlation ids and futures, one AMQP message for each call.
+"""Plain aio-pika behind aiohttp: one reply queue, correlation ids and futures, a message for each call.
 
-`POST /` `{"text": ...}` becomes a message to the queue of the service, whose reply `{"text": ...}` is answered.
-This is the RPC of aio-pika's tutorial, made faster: no declaration in a call, a future for each correlation id.
+`POST /` `{"text": ...}` becomes a message to the queue of the service, whose reply `{"text": ...}` is
+answered. This is the RPC of aio-pika's tutorial, made faster: no declaration in a call, a future for each
+correlation id.
 
-Tuned: uvloop, msgspec, messages not persistent, no publisher confirms and no acknowledgements (the caller is
-told by its time limit), and `mandatory=False`: aio-pika's default would have every unroutable reply sent back.
-Source of truth: docs.aio-pika.com, "RPC" of its RabbitMQ tutorial, and its class reference (`Exchange.publish`).
+Tuned: uvloop, msgspec, messages not persistent, no publisher confirms and no acknowledgements (the caller
+is told by its time limit), and `mandatory=False`: aio-pika's default would have every unroutable reply sent
+back.
+Source of truth: docs.aio-pika.com, "RPC" of its RabbitMQ tutorial, and its class reference
+(`Exchange.publish`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """aiohttp and asyncpg's COPY without a queue: the shortest way for a thousand readings into a table.
 
-`POST /readings` `[{"at": ..., "values": {"temperature": ..., "humidity": ...}}, ...]` is decoded and checked by
-msgspec, copied into a table with an index on (series_id, ts), and answered 201 when committed. Nothing protects
-against a request that is sent twice, there are no positions, and all rows are of one series.
+`POST /readings` `[{"at": ..., "values": {"temperature": ..., "humidity": ...}}, ...]` is decoded and
+checked by msgspec, copied into a table with an index on (series_id, ts), and answered 201 when committed.
+Nothing protects against a request that is sent twice, there are no positions, and all rows are of one
+series.
 
 Tuned: uvloop, msgspec into tuples' own types, binary COPY, a pool without the RESET query at each release.
-Source of truth: magicstack.github.io/asyncpg (`copy_records_to_table`); jcristharif.com/msgspec ("Performance").
+Source of truth: magicstack.github.io/asyncpg (`copy_records_to_table`); jcristharif.com/msgspec
+("Performance").
 """
 
 from __future__ import annotations

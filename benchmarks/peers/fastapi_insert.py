@@ -1,9 +1,9 @@
 """FastAPI and asyncpg without a queue: what most teams would build to write a row for each request.
 
 `POST /readings` `{"values": {"temperature": 22.5}}` inserts one row; `POST /datasets` `{"name": ...,
-"variables": [{"tag": ..., "name": ..., "unit": ...}]}` inserts a dataset, its counter, variables and two keys
-with one statement. A single statement is its own transaction, so no BEGIN and COMMIT are paid for, and 201 is
-sent after the commit. There is no protection against a request that is sent twice.
+"variables": [{"tag": ..., "name": ..., "unit": ...}]}` inserts a dataset, its counter, variables and two
+keys with one statement. A single statement is its own transaction, so no BEGIN and COMMIT are paid for, and
+201 is sent after the commit. There is no protection against a request that is sent twice.
 
 Tuned: uvloop and httptools, no access log, one typed model for each body, answers made without a response
 model, a pool of connections without the RESET query that asyncpg sends at each release. One process.

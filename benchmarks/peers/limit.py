@@ -1,7 +1,7 @@
 """The limit: an aiohttp handler that decodes and answers, with nothing behind it.
 
-Nothing that speaks HTTP through aiohttp can be faster than this: uvloop, msgspec into a typed structure,
-no access log. The body is that of a call (`{"text": ...}`) or of a reading (`{"values": {...}}`).
+Nothing that speaks HTTP through aiohttp can be faster than this: uvloop, msgspec into a typed structure, no
+access log. The body is that of a call (`{"text": ...}`) or of a reading (`{"values": {...}}`).
 Source of truth: docs.aiohttp.org, "Server Tutorial" and "Web Server Advanced"; msgspec, "Performance Tips".
 """
 
