@@ -12,15 +12,15 @@ from shared.bus.topology import MOST_MESSAGES, SHED_AT, SHED_QUERIES_AT
 
 # Wait for an answer, wait for an effect, wait only until it is on disk.
 Want = Literal["ask", "change", "queue"]
-# A delay that even the quickest answer has is a queue, not a slow call (the idea of CoDel, RFC 8289).
-# Few calls are never refused, however slow: nobody would be helped.
+# A delay that even the quickest answer has is a queue, not a slow call (the idea of CoDel, RFC 8289). Few
+# calls are never refused, however slow: nobody would be helped.
 ASK_SECONDS, ASK_CALLS = 0.1, 32
 CHANGE_SECONDS, CHANGE_CALLS = 0.4, 256
 LONGEST_RETRY_SECONDS = 30
 
 
 class Depth(msgspec.Struct):
-    """What a watched queue looked like last: messages waiting, consumers taking, messages fewer per second."""
+    """What a watched queue looked like last; `falling` is how many messages fewer there are each second."""
 
     messages: int = 0
     consumers: int = 0
