@@ -15,7 +15,7 @@ class Trail(NamedTuple):
 
     request_id: str = ""
     traceparent: str = ""
-    frame: str = ""
+    frame: object = ""
 
     @property
     def trace_id(self) -> str:
@@ -29,7 +29,7 @@ _trail: ContextVar[Trail] = ContextVar("trail", default=NOWHERE)
 
 
 class Bound:
-    """Ends a binding at the end of a `with` block; without one it lasts as long as the task."""
+    """Ends a binding at the end of a `with` block."""
 
     def __init__(self, trail: Trail) -> None:
         self._token = _trail.set(trail)
@@ -45,7 +45,12 @@ class Bound:
 
 def bind(*, request_id: str = "", traceparent: str = "", frame: object = "") -> Bound:
     """Set the ids for what this task does next: `with bind(request_id=..., frame=...):`."""
-    return Bound(Trail(request_id, traceparent, str(frame)))
+    return Bound(Trail(request_id, traceparent, frame))
+
+
+def enter(request_id: str, traceparent: str, frame: object) -> None:
+    """Set the ids for the rest of this task, until the next call; `frame` becomes text when it is read."""
+    _trail.set(Trail(request_id, traceparent, frame))
 
 
 def current() -> Trail:

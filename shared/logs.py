@@ -115,7 +115,7 @@ def _stamp(service: str) -> Callable[[Any, str, Line], Line]:
             ("frame_id", trail.frame),
         ):
             if value:
-                head[name] = value
+                head[name] = str(value)
         return {**head, **line}
 
     return stamp

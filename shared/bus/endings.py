@@ -6,7 +6,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -26,19 +26,22 @@ log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.2
 REPLY_TRIES = 25
+MOST_LANES = 1_000
 TRACEBACK_CHARACTERS = 8_000
 
 
-@dataclass(eq=False)
-class Taken:
-    """A delivery and how many of its frames have not ended; acked, or given back, with the last one."""
+class Taken(msgspec.Struct, eq=False):
+    """A delivery, acked or given back with the last of what is open.
+
+    `open` counts its frames that have not ended, and what was said about the others and is not confirmed.
+    """
 
     delivery: Delivery
     open: int = 0
     give_back: bool = False
 
     def settle(self) -> None:
-        """One frame has ended."""
+        """One frame has ended, or one more message about it is confirmed."""
         self.open -= 1
         if self.open == 0:
             if self.give_back:
@@ -47,19 +50,24 @@ class Taken:
                 self.delivery.ack()
 
 
-@dataclass(eq=False)
-class Work:
+class Work(msgspec.Struct, eq=False):
     """One frame on its way through the service; `repeats` are copies of it that arrived meanwhile."""
 
     frame: Frame
     taken: Taken
     maybe_committed: bool = False
-    repeats: list[Work] = field(default_factory=list)
+    repeats: list[Work] = []
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one frame ended, as data: what is replied, announced, and told to the broker."""
+Announcement = tuple[str, bytes]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one frame ended, as data: what is replied, announced, and told to the broker.
+
+    `events` are the encoded frames as one list, as the inbox keeps them; `announced` the same frames one
+    by one with their topics, when they were made just now.
+    """
 
     ending: Ending
     reply: bytes = b"\xc0"
@@ -67,6 +75,7 @@ class Outcome:
     events: bytes = b""
     error: BaseException | None = None
     retry_after: float = 0.0
+    announced: Sequence[Announcement] = ()
 
 
 def refusal_of(error: Refusal) -> RefusalBody:
@@ -81,31 +90,47 @@ def refusal_of(error: Refusal) -> RefusalBody:
     )
 
 
-def encode_events(frame: Frame, service: str, events: Sequence[Event], now_ms: int) -> bytes:
-    """A command's events as a list of frames; their ids follow from the command's."""
-    if not events:
-        return b""
-    principal = Principal(kind="service", id=service, project=frame.principal.project)
-    frames = [
-        codec.encode(
-            Frame(
-                id=codec.event_id(frame.id, index),
-                topic=event.topic,
-                kind="event",
-                body=codec.body_of(event),
-                request_id=frame.request_id,
-                traceparent=frame.traceparent,
-                principal=principal,
-                born=now_ms,
-            )
+def encode_events(frame: Frame, service: str, events: Sequence[Event], now_ms: int) -> list[Announcement]:
+    """A command's events as frames; their ids follow from the command's."""
+    principal = _service_principal(service, frame.principal.project)
+    return [
+        (
+            event.topic,
+            codec.encode(
+                Frame(
+                    id=codec.event_id(frame.id, index),
+                    topic=event.topic,
+                    kind="event",
+                    body=codec.body_of(event),
+                    request_id=frame.request_id,
+                    traceparent=frame.traceparent,
+                    principal=principal,
+                    born=now_ms,
+                )
+            ),
         )
         for index, event in enumerate(events)
     ]
-    return codec.join(frames)
+
+
+@lru_cache(maxsize=1_000)
+def _service_principal(service: str, project: str) -> Principal:
+    return Principal(kind="service", id=service, project=project)
+
+
+class _Topic(msgspec.Struct, frozen=True):
+    """All that has to be known of an event's frame to announce it again."""
+
+    topic: str
 
 
 _events_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_topic_decoder = msgspec.msgpack.Decoder(Frame)
+_topic_decoder = msgspec.msgpack.Decoder(_Topic)
+
+
+def announcements(events: bytes) -> list[Announcement]:
+    """The events an inbox row keeps, one by one."""
+    return [(_topic_decoder.decode(each).topic, bytes(each)) for each in _events_decoder.decode(events)]
 
 
 class Endings:
@@ -118,23 +143,24 @@ class Endings:
         self._link = link
         self._short_wait = short_wait
         self._lanes = Lanes(link)
+        self._reply_lanes: dict[str, Lane] = {}
+        self._event_lanes: dict[str, Lane] = {}
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     def carry_out(self, work: Work, outcome: Outcome, verdict: Verdict) -> None:
         """Do what the verdict says for a frame and, once it is done at the broker, settle its delivery."""
-        match verdict.broker:
-            case Broker.REQUEUE:
-                work.taken.give_back = True
-                work.taken.settle()
-            case Broker.WAIT:
-                self._spawn(self._wait(work, verdict.wait_seconds))
-            case Broker.DEAD:
-                self._spawn(self._bury(work, outcome, verdict))
-            case Broker.ACK:
-                self._finish(work, outcome, verdict)
-            case Broker.HOLD:
-                raise ValueError("a held frame has not ended")
+        if verdict.broker is Broker.ACK:
+            self._finish(work, outcome, verdict.status)
+        elif verdict.broker is Broker.REQUEUE:
+            work.taken.give_back = True
+            work.taken.settle()
+        elif verdict.broker is Broker.WAIT:
+            self._spawn(self._wait(work, verdict.wait_seconds))
+        elif verdict.broker is Broker.DEAD:
+            self._spawn(self._bury(work, outcome, verdict))
+        else:
+            raise ValueError("a held frame has not ended")
 
     async def idle(self) -> None:
         """Return when everything said so far has been confirmed."""
@@ -148,24 +174,19 @@ class Endings:
 
     # -- the four ends ---------------------------------------------------------------------------------
 
-    def _finish(self, work: Work, outcome: Outcome, verdict: Verdict) -> None:
-        """Reply at once and announce in parallel; the frame is settled when both are confirmed."""
-        left = 1
-
-        def one_done() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                work.taken.settle()
-
-        if verdict.status:
-            left += 1
-            self._reply(work, verdict.status, outcome, one_done)
-        if outcome.events:
-            for encoded in _events_decoder.decode(outcome.events):
-                left += 1
-                self._announce(bytes(encoded), one_done)
-        one_done()
+    def _finish(self, work: Work, outcome: Outcome, status: int) -> None:
+        """Reply at once and announce in parallel; the frame is settled when all of it is confirmed."""
+        taken = work.taken
+        announced = outcome.announced
+        if outcome.events and not announced:
+            announced = announcements(outcome.events)
+        taken.open += len(announced)
+        if status:
+            self._reply(work, status, outcome, taken.settle)
+        else:
+            taken.settle()
+        for topic, encoded in announced:
+            self._announce(topic, encoded, taken.settle)
 
     async def _wait(self, work: Work, seconds: float) -> None:
         name = SHORT if seconds <= self._short_wait else LONG
@@ -194,11 +215,13 @@ class Endings:
         """A delivery that is not a list of frames goes to the dead letters as it came."""
         log.error("delivery_dead_lettered", reason=ending.value, exc_info=error)
         delivery = taken.delivery
-        letter = self._dead_letter(delivery.body, ending, error)
-        await self._publish_until_confirmed(replace(letter, content_type=delivery.properties.content_type))
+        kind = delivery.properties.content_type
+        await self._publish_until_confirmed(self._dead_letter(delivery.body, ending, error, kind))
         delivery.ack()
 
-    def _dead_letter(self, body: bytes, ending: Ending, error: BaseException | None) -> Outgoing:
+    def _dead_letter(
+        self, body: bytes, ending: Ending, error: BaseException | None, content_type: str = codec.MSGPACK
+    ) -> Outgoing:
         lines = "".join(traceback.format_exception(error)) if error else ""
         headers: dict[str, Any] = {
             "reason": ending.value,
@@ -207,7 +230,7 @@ class Endings:
             "service": self._service,
             "failed_at_ms": int(self._clock() * 1000),
         }
-        return Outgoing(DEAD, self._service, body, headers=headers)
+        return Outgoing(DEAD, self._service, body, content_type=content_type, headers=headers)
 
     # -- saying things ---------------------------------------------------------------------------------
 
@@ -216,9 +239,10 @@ class Endings:
         if not properties.reply_to:
             done()
             return
+        frame = work.frame
         reply = ReplyFrame(
-            id=work.frame.id,
-            call=work.frame.call,
+            id=frame.id,
+            call=frame.call,
             status=status,
             body=msgspec.Raw(outcome.reply),
             refusal=outcome.refusal or (RefusalBody(status=status, code="") if status != 200 else None),
@@ -226,9 +250,15 @@ class Endings:
         if properties.content_type == JSON:
             self._spawn(self._reply_json(reply, properties, done))
             return
-        self._send_reply(
-            Lane(REPLIES, properties.reply_to, "", False), codec.encode(reply), done, REPLY_TRIES
-        )
+        self._send_reply(self._lane_to(properties.reply_to), codec.encode(reply), done, REPLY_TRIES)
+
+    def _lane_to(self, reply_to: str) -> Lane:
+        lane = self._reply_lanes.get(reply_to)
+        if lane is None:
+            if len(self._reply_lanes) >= MOST_LANES:
+                self._reply_lanes.clear()
+            lane = self._reply_lanes[reply_to] = Lane(REPLIES, reply_to, "", False)
+        return lane
 
     def _send_reply(self, lane: Lane, encoded: bytes, done: Callable[[], None], tries: int) -> None:
         def settled(error: BaseException | None) -> None:
@@ -260,15 +290,16 @@ class Endings:
             log.warning("reply_lost", error=str(error))
         done()
 
-    def _announce(self, encoded: bytes, done: Callable[[], None]) -> None:
-        topic = _topic_decoder.decode(encoded).topic
-        lane = Lane(EVENTS, topic, mandatory=False)
+    def _announce(self, topic: str, encoded: bytes, done: Callable[[], None]) -> None:
+        lane = self._event_lanes.get(topic)
+        if lane is None:
+            lane = self._event_lanes[topic] = Lane(EVENTS, topic, mandatory=False)
 
         def settled(error: BaseException | None) -> None:
             if error is None:
                 done()
             else:
-                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._announce, encoded, done)
+                asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._announce, topic, encoded, done)
 
         self._lanes.send(lane, encoded, settled)
 

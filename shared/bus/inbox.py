@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
+
+import msgspec
 
 from shared.db import Database, again, away, is_lost
 
@@ -16,8 +17,7 @@ from shared.db import Database, again, away, is_lost
 PRUNE_PAUSE_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What an inbox row keeps: the hash of the body, the reply or the refusal, the encoded events."""
 
     id: UUID

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from shared.contracts.base import Command, Event, Message, Principal, Query
 
 R = TypeVar("R")
@@ -16,16 +18,14 @@ H = TypeVar("H", bound=Callable[..., Any])
 Shape = Literal["command", "batch", "query", "stream", "event"]
 
 
-@dataclass(frozen=True)
-class Done(Generic[R]):
+class Done(msgspec.Struct, Generic[R], frozen=True):
     """What a handler returns: the reply, and the events to announce once it is committed."""
 
     reply: R
     events: tuple[Event, ...] = ()
 
 
-@dataclass(frozen=True)
-class Job(Generic[M]):
+class Job(msgspec.Struct, Generic[M], frozen=True):
     """One message of a batch, with what its frame says about it.
 
     `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door.
@@ -37,8 +37,7 @@ class Job(Generic[M]):
     born: datetime
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What one run of a handler works with; a service builds its `Deps` from it.
 
     `db` is the connection of this run's transaction (commands, batches, events), or the pool (queries,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ from shared.bus.endings import Outcome, Work, encode_events, refusal_of
 from shared.bus.inbox import AlreadyAnswered, CommitUnknown, Entry, Inbox, Unit
 from shared.bus.routes import Call, Done, Job, Route
 from shared.bus.verdict import MOST_ATTEMPTS, STILL_RUNNING, Ending
+from shared.bus.watch import Watch
 from shared.contracts.base import Message
 from shared.contracts.submissions import RefusalBody, Submission
 from shared.errors import Away, Refusal, Retry
@@ -31,10 +31,6 @@ BUSY = Outcome(
 )
 MakeDeps = Callable[[Call], Any]
 _refusals = msgspec.msgpack.Decoder(RefusalBody)
-
-
-class HandlerStuck(Exception):
-    """A handler did not end in time and was cancelled."""
 
 
 class Runner:
@@ -59,6 +55,7 @@ class Runner:
         self._make_deps = make_deps
         self._inbox_seconds = inbox_hours * 3600
         self._clock = clock
+        self._watch = Watch(HANDLER_SECONDS)
         self._decoders = {topic: msgspec.msgpack.Decoder(route.message) for topic, route in table.items()}
 
     # -- one frame -------------------------------------------------------------------------------------
@@ -66,34 +63,43 @@ class Runner:
     async def one(self, route: Route, work: Work) -> Outcome:
         """Run a command, event or query by itself."""
         frame = work.frame
-        context.bind(request_id=frame.request_id, traceparent=frame.traceparent, frame=str(frame.id))
+        context.enter(frame.request_id, frame.traceparent, frame.id)
         try:
-            return await self._one(route, work)
+            return await (self._protected(route, work) if route.inbox else self._plain(route, work))
         except Refusal as refusal:
             return Outcome(Ending.REFUSED, refusal=refusal_of(refusal))
         except Exception as error:
             return self._failed(error)
 
-    async def _one(self, route: Route, work: Work) -> Outcome:
+    async def _plain(self, route: Route, work: Work) -> Outcome:
+        """A query, or a command with nothing to protect: no inbox, no transaction."""
         frame = work.frame
-        protected = route.inbox and route.shape != "query"
-        if protected and _needs_look(work, self._too_old(frame)):
-            ended = (await self._look([work])).get(frame.id)
+        now = self._clock()
+        if _expired(frame, now):
+            return Outcome(Ending.EXPIRED)
+        message = self._decode(frame)
+        if isinstance(message, Outcome):
+            return message
+        done = await self._watched(route, message, self._deps(route, frame, self._inbox.pool, now))
+        return self._done(frame, done, now)
+
+    async def _protected(self, route: Route, work: Work) -> Outcome:
+        frame = work.frame
+        now = self._clock()
+        if _needs_look(work, self._too_old(frame, now)):
+            ended = (await self._look([work])).get(work)
             if ended is not None:
                 return ended
-        ended = self._before(work, protected)
-        if ended is None and work.taken.delivery.redelivered and protected:
+        ended = self._before(frame, now)
+        if ended is None and work.taken.delivery.redelivered:
             ended = await self._counted(frame)
         if ended is not None:
             return ended
-        message = self._decode(route, frame)
+        message = self._decode(frame)
         if isinstance(message, Outcome):
             return message
         if route.shape == "batch":
             return (await self._batch(route, [work], [message]))[0]
-        if not protected:
-            done: Done[Any] = await _handle(route, message, self._deps(route, frame, self._inbox.pool))
-            return self._done(frame, done)
         return await self._in_unit(route, work, message)
 
     async def _in_unit(self, route: Route, work: Work, message: Message) -> Outcome:
@@ -103,12 +109,13 @@ class Runner:
                 async with self._inbox.unit() as unit:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
                         return BUSY
-                    done = await _handle(route, message, self._deps(route, frame, unit.db))
-                    outcome = self._done(frame, done)
+                    now = self._clock()
+                    done = await self._watched(route, message, self._deps(route, frame, unit.db, now))
+                    outcome = self._done(frame, done, now)
                     await unit.record([_entry(frame, outcome)])
                 return outcome
             except AlreadyAnswered:
-                return (await self._look([work]))[frame.id]
+                return (await self._look([work]))[work]
             except CommitUnknown as error:
                 work.maybe_committed = True
                 raise Away(str(error)) from error
@@ -123,54 +130,62 @@ class Runner:
         if not _kept(work.frame, outcome):
             return outcome
         kept = await self._inbox.keep([_entry(work.frame, outcome)])
-        return outcome if work.frame.id in kept else (await self._look([work]))[work.frame.id]
+        return outcome if work.frame.id in kept else (await self._look([work]))[work]
 
     # -- many frames -----------------------------------------------------------------------------------
 
     async def many(self, route: Route, works: Sequence[Work]) -> list[Outcome]:
         """Run frames of a batch topic in one transaction; if that fails, each alone."""
         first = works[0].frame
-        context.bind(request_id=first.request_id, traceparent=first.traceparent, frame=str(first.id))
-        ended: dict[UUID, Outcome] = {}
+        context.enter(first.request_id, first.traceparent, first.id)
+        ended: dict[Work, Outcome] = {}
         try:
-            look = [work for work in works if _needs_look(work, self._too_old(work.frame))]
-            if look:
-                ended.update(await self._look(look))
-            ready, messages = [], []
-            for work in works:
-                if work.frame.id in ended:
-                    continue
-                before = self._before(work, True)
-                message = before or self._decode(route, work.frame)
-                if isinstance(message, Outcome):
-                    ended[work.frame.id] = message
-                else:
-                    ready.append(work)
-                    messages.append(message)
+            ready, messages = await self._sift(works, ended)
+            if not ended:
+                return await self._batch(route, ready, messages)
             if ready:
-                outcomes = await self._batch(route, ready, messages)
-                ended.update(zip((work.frame.id for work in ready), outcomes, strict=True))
+                ended.update(zip(ready, await self._batch(route, ready, messages), strict=True))
         except Exception as error:
             failed = self._failed(error)
             if failed.ending is not Ending.AWAY and len(works) > 1:
-                return [ended.get(work.frame.id) or await self.one(route, work) for work in works]
+                return [ended.get(work) or await self.one(route, work) for work in works]
             if isinstance(error, Refusal):
                 failed = await self._keep_refusal(
                     works[0], Outcome(Ending.REFUSED, refusal=refusal_of(error))
                 )
-            return [ended.get(work.frame.id, failed) for work in works]
-        return [ended[work.frame.id] for work in works]
+            return [ended.get(work, failed) for work in works]
+        return [ended[work] for work in works]
+
+    async def _sift(
+        self, works: Sequence[Work], ended: dict[Work, Outcome]
+    ) -> tuple[list[Work], list[Message]]:
+        """The frames to run with their messages; how the others have ended goes into `ended`."""
+        now = self._clock()
+        look = [work for work in works if _needs_look(work, self._too_old(work.frame, now))]
+        if look:
+            ended.update(await self._look(look))
+        ready: list[Work] = []
+        messages: list[Message] = []
+        for work in works:
+            if work in ended:
+                continue
+            message = self._before(work.frame, now) or self._decode(work.frame)
+            if isinstance(message, Outcome):
+                ended[work] = message
+            else:
+                ready.append(work)
+                messages.append(message)
+        return ready, messages
 
     async def _batch(self, route: Route, works: Sequence[Work], messages: Sequence[Message]) -> list[Outcome]:
-        busy: dict[UUID, Outcome] = {}
         for left in range(TRIES, 0, -1):
             try:
                 async with self._inbox.unit() as unit:
                     keyed = [work.frame.id for work in works if _keyed(work.frame.id)]
-                    if keyed:
-                        free = await unit.lock(keyed)
-                        busy = {name: BUSY for name in keyed if name not in free}
-                    return await self._batch_in(unit, route, works, messages, busy)
+                    if not keyed:
+                        return await self._batch_in(unit, route, works, messages)
+                    free = await unit.lock(keyed)
+                    return await self._batch_beside(unit, route, works, messages, set(keyed) - free)
             except CommitUnknown as error:
                 for work in works:
                     work.maybe_committed = True
@@ -186,40 +201,51 @@ class Runner:
     async def _alone_failed(self, work: Work, error: Exception) -> Outcome:
         """How a batch of one ends when its handler or its inbox row raises."""
         if isinstance(error, AlreadyAnswered):
-            return (await self._look([work]))[work.frame.id]
+            return (await self._look([work]))[work]
         if isinstance(error, Refusal):
             return await self._keep_refusal(work, Outcome(Ending.REFUSED, refusal=refusal_of(error)))
         raise error
 
-    async def _batch_in(
+    async def _batch_beside(
         self,
         unit: Unit,
         route: Route,
         works: Sequence[Work],
         messages: Sequence[Message],
-        busy: Mapping[UUID, Outcome],
+        busy: Collection[UUID],
     ) -> list[Outcome]:
-        pairs = [
-            (work, message)
-            for work, message in zip(works, messages, strict=True)
-            if work.frame.id not in busy
-        ]
-        if not pairs:
-            return [busy[work.frame.id] for work in works]
-        jobs = [_job(work.frame, message) for work, message in pairs]
-        results = await _handle(route, jobs, self._deps(route, pairs[0][0].frame, unit.db))
-        outcomes = dict(busy)
+        """A batch without the frames that another process works on."""
+        ready = [index for index, work in enumerate(works) if work.frame.id not in busy]
+        outcomes = [BUSY] * len(works)
+        if ready:
+            some = [works[index] for index in ready], [messages[index] for index in ready]
+            for index, outcome in zip(ready, await self._batch_in(unit, route, *some), strict=True):
+                outcomes[index] = outcome
+        return outcomes
+
+    async def _batch_in(
+        self, unit: Unit, route: Route, works: Sequence[Work], messages: Sequence[Message]
+    ) -> list[Outcome]:
+        now = self._clock()
+        jobs = [_job(work.frame, message) for work, message in zip(works, messages, strict=True)]
+        results = await self._watched(route, jobs, self._deps(route, works[0].frame, unit.db, now))
+        outcomes = []
         entries = []
-        for (work, _), result in zip(pairs, results, strict=True):
+        for work, result in zip(works, results, strict=True):
             if isinstance(result, Refusal):
                 outcome = Outcome(Ending.REFUSED, refusal=refusal_of(result))
             else:
-                outcome = self._done(work.frame, result)
-            outcomes[work.frame.id] = outcome
-            if _kept(work.frame, outcome):
+                outcome = self._done(work.frame, result, now)
+            outcomes.append(outcome)
+            if outcome.refusal is None or _kept(work.frame, outcome):
                 entries.append(_entry(work.frame, outcome))
         await unit.record(entries)
-        return [outcomes[work.frame.id] for work in works]
+        return outcomes
+
+    async def _watched(self, route: Route, message: Any, deps: Any) -> Any:
+        """Run a handler; one that never ends is a bug, told apart from a database that does not answer."""
+        with self._watch:
+            return await route.handler(message, deps)
 
     # -- what the inbox says ---------------------------------------------------------------------------
 
@@ -232,10 +258,10 @@ class Runner:
             return Submission(state="refused", refusal=_refusals.decode(entry.reply))
         return Submission(state="stored", reply=msgspec.Raw(entry.reply))
 
-    async def _look(self, works: Sequence[Work]) -> dict[UUID, Outcome]:
+    async def _look(self, works: Sequence[Work]) -> dict[Work, Outcome]:
         entries = await self._inbox.find([work.frame.id for work in works])
         return {
-            work.frame.id: answer_again(work.frame, entries[work.frame.id])
+            work: answer_again(work.frame, entries[work.frame.id])
             for work in works
             if work.frame.id in entries
         }
@@ -246,16 +272,15 @@ class Runner:
 
     # -- small decisions -------------------------------------------------------------------------------
 
-    def _too_old(self, frame: Frame) -> bool:
-        return frame.born != 0 and self._clock() - frame.born / 1000 > self._inbox_seconds
+    def _too_old(self, frame: Frame, now: float) -> bool:
+        return frame.born != 0 and now - frame.born / 1000 > self._inbox_seconds
 
-    def _before(self, work: Work, protected: bool) -> Outcome | None:
-        if protected and self._too_old(work.frame):
+    def _before(self, frame: Frame, now: float) -> Outcome | None:
+        if self._too_old(frame, now):
             return Outcome(Ending.TOO_OLD)
-        left = work.frame.seconds_left(self._clock())
-        return Outcome(Ending.EXPIRED) if left is not None and left <= 0 else None
+        return Outcome(Ending.EXPIRED) if _expired(frame, now) else None
 
-    def _decode(self, route: Route, frame: Frame) -> Message | Outcome:
+    def _decode(self, frame: Frame) -> Message | Outcome:
         try:
             message: Message = self._decoders[frame.topic].decode(frame.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -263,30 +288,33 @@ class Runner:
             return Outcome(Ending.MALFORMED, refusal=detail, error=error)
         return message
 
-    def _deps(self, route: Route, frame: Frame, db: Any) -> Any:
-        return (route.make_deps or self._make_deps)(
-            Call(
-                db=db,
-                caller=frame.principal,
-                id=frame.id,
-                born=_moment(frame.born / 1000),
-                now=_moment(self._clock()),
-                client=frame.client,
-                attempt=frame.attempt,
-            )
+    def _deps(self, route: Route, frame: Frame, db: Any, now: float) -> Any:
+        call = Call(
+            db,
+            frame.principal,
+            frame.id,
+            born=_moment(frame.born / 1000),
+            now=_moment(now),
+            client=frame.client,
+            attempt=frame.attempt,
         )
+        return (route.make_deps or self._make_deps)(call)
 
     def deps_for_query(self, route: Route, frame: Frame) -> Any:
         """What a streaming handler works with."""
-        return self._deps(route, frame, self._inbox.pool)
+        return self._deps(route, frame, self._inbox.pool, self._clock())
 
-    def decoded(self, route: Route, frame: Frame) -> Message | Outcome:
+    def decoded(self, frame: Frame) -> Message | Outcome:
         """The message of a frame, or how it ends when it cannot be decoded."""
-        return self._decode(route, frame)
+        return self._decode(frame)
 
-    def _done(self, frame: Frame, done: Done[Any]) -> Outcome:
-        events = encode_events(frame, self._service, done.events, int(self._clock() * 1000))
-        return Outcome(Ending.DONE, reply=codec.encode(done.reply), events=events)
+    def _done(self, frame: Frame, done: Done[Any], now: float) -> Outcome:
+        reply = codec.encode(done.reply)
+        if not done.events:
+            return Outcome(Ending.DONE, reply)
+        announced = encode_events(frame, self._service, done.events, int(now * 1000))
+        events = codec.join([encoded for _, encoded in announced])
+        return Outcome(Ending.DONE, reply, events=events, announced=announced)
 
     def _failed(self, error: Exception) -> Outcome:
         if isinstance(error, Retry):
@@ -294,17 +322,6 @@ class Runner:
         if isinstance(error, Away) or self._inbox.away(error):
             return Outcome(Ending.AWAY, error=error)
         return Outcome(Ending.FAILED, error=error)
-
-
-async def _handle(route: Route, *arguments: Any) -> Any:
-    """Call a handler; one that never ends is a bug, told apart from a database that does not answer."""
-    try:
-        async with asyncio.timeout(HANDLER_SECONDS) as limit:
-            return await route.handler(*arguments)
-    except TimeoutError:
-        if limit.expired():
-            raise HandlerStuck(f"{route.message.topic} ran for {HANDLER_SECONDS} s") from None
-        raise
 
 
 def answer_again(frame: Frame, entry: Entry) -> Outcome:
@@ -330,6 +347,11 @@ def _kept(frame: Frame, outcome: Outcome) -> bool:
 
 def _keyed(frame_id: UUID) -> bool:
     return frame_id.int >> 124 == 0xF
+
+
+def _expired(frame: Frame, now: float) -> bool:
+    left = frame.seconds_left(now)
+    return left is not None and left <= 0
 
 
 def _needs_look(work: Work, too_old: bool) -> bool:

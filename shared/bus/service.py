@@ -7,12 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from shared.bus import codec
 from shared.bus.about import Identity, own_routes
@@ -20,11 +21,12 @@ from shared.bus.codec import Frame
 from shared.bus.endings import Endings, Outcome, Taken, Work
 from shared.bus.inbox import Inbox
 from shared.bus.link import Delivery, Link, Subscription
+from shared.bus.meters import Meters, Tally
 from shared.bus.routes import Route, Routes
 from shared.bus.running import MakeDeps, Runner
 from shared.bus.streaming import Streamer
-from shared.bus.verdict import Broker, Ending, Verdict, judge
-from shared.contracts.base import may_send
+from shared.bus.verdict import OK, Broker, Ending, Verdict, judge
+from shared.contracts.base import owner_of
 from shared.contracts.submissions import RefusalBody, Submission
 
 log = structlog.get_logger()
@@ -53,26 +55,30 @@ class Limits:
     waits: tuple[float, float] = (10.0, 600.0)
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Track:
-    """Work of one kind that waits for a free place; `most` run at once, a batch takes what waits."""
+    """Work of one kind that waits for a free place; `most` run at once, a batch takes what waits.
+
+    A place is a task that goes on while something waits: what never waits itself needs one task for all
+    that arrived together. `starting` while such a task is about to look.
+    """
 
     most: int
-    route: Route | None = None
+    batch: bool = False
     waiting: deque[Work] = field(default_factory=deque)
     running: int = 0
+    starting: bool = False
 
 
-class Meters:
-    """What the bus counts, for /metrics."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is known of a topic beforehand: who may send it, whether copies join, where it runs."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.frames = Counter(
-            "posthouse_frames", "Frames ended, by topic and ending", ["topic", "ending"], registry=registry
-        )
-        self.seconds = Histogram(
-            "posthouse_handler_seconds", "Seconds a handler ran, by topic", ["topic"], registry=registry
-        )
+    route: Route
+    senders: frozenset[str]
+    joins: bool
+    track: _Track
+    tally: Tally
 
 
 class Service:
@@ -105,8 +111,10 @@ class Service:
         self._streamer = Streamer(link, inbox, self._runner, clock)
         self._endings = Endings(routes.service, link, short_wait=limits.waits[0], clock=clock)
         self._meters = Meters(registry or CollectorRegistry())
-        self._tracks = self._make_tracks()
-        self._running: dict[UUID, Work] = {}
+        self._alone = _Track(1)
+        self._places = self._make_places()
+        self._tracks = list({id(track): track for track in self._all_tracks()}.values())
+        self._running: dict[int, Work] = {}
         self._held: deque[Work] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
@@ -127,8 +135,8 @@ class Service:
     def counts(self) -> dict[str, int]:
         """What waits, runs and is held now."""
         return {
-            "waiting": sum(len(track.waiting) for track in self._tracks.values()),
-            "running": sum(track.running for track in self._tracks.values()),
+            "waiting": sum(len(track.waiting) for track in self._tracks),
+            "running": sum(track.running for track in self._tracks),
             "held": len(self._held),
         }
 
@@ -158,7 +166,7 @@ class Service:
     def _left_over(self) -> list[Work]:
         left = [*self._held]
         self._held.clear()
-        for track in self._tracks.values():
+        for track in self._tracks:
             left.extend(track.waiting)
             track.waiting.clear()
         return left
@@ -198,100 +206,119 @@ class Service:
 
     def _place(self, work: Work) -> None:
         frame = work.frame
-        route = self._table.get(frame.topic)
-        if route is None:
+        place = self._places.get(frame.topic)
+        if place is None:
             self._end(work, Outcome(Ending.UNKNOWN_TOPIC))
             return
-        if not self._allowed(work, route):
+        if not self._allowed(work, place):
             self._end(work, Outcome(Ending.NOT_ALLOWED))
             return
         if self._draining:
             self._end(work, Outcome(Ending.DRAINING))
             return
-        if route.shape not in ("query", "stream"):
-            first = self._running.setdefault(frame.id, work)
+        if place.joins:
+            first = self._running.setdefault(frame.id.int, work)
             if first is not work:
                 first.repeats.append(work)
                 return
-        track = self._track_of(route, work)
+        track = self._track_of(place, work)
         track.waiting.append(work)
         self._kick(track)
 
-    def _allowed(self, work: Work, route: Route) -> bool:
+    def _allowed(self, work: Work, place: _Place) -> bool:
         """Whether the account the broker vouches for may send this topic, in this principal's name."""
         publisher = work.taken.delivery.properties.user_id
         if publisher == self._routes.service:
             return True  # only this service may write to its own wait route
-        if not publisher or not may_send(publisher, route.message):
+        if publisher not in place.senders:
             return False
         principal = work.frame.principal
         return publisher == "gateway" or (principal.kind == "service" and principal.id == publisher)
 
     # -- a place to run --------------------------------------------------------------------------------
 
-    def _make_tracks(self) -> dict[str, _Track]:
-        tracks = {
-            "command": _Track(self._limits.commands),
-            "query": _Track(self._limits.queries),
-            "stream": _Track(self._limits.streams),
-            "alone": _Track(1),
+    def _make_places(self) -> dict[str, _Place]:
+        limits = self._limits
+        shapes = {
+            "command": _Track(limits.commands),
+            "query": _Track(limits.queries),
+            "stream": _Track(limits.streams),
         }
-        for topic, route in self._table.items():
-            if route.shape == "batch":
-                tracks[topic] = _Track(self._limits.batches, route)
-        return tracks
+        shapes["event"] = shapes["command"]
+        return {
+            topic: _Place(
+                route,
+                senders=route.message.senders | {owner_of(topic)},
+                joins=route.shape not in ("query", "stream"),
+                track=shapes.get(route.shape) or _Track(limits.batches, batch=True),
+                tally=self._meters.of(topic),
+            )
+            for topic, route in self._table.items()
+        }
 
-    def _track_of(self, route: Route, work: Work) -> _Track:
-        if route.shape == "query":
-            return self._tracks["query"]
-        if route.shape == "stream":
-            return self._tracks["stream"]
-        if work.taken.delivery.redelivered:
-            return self._tracks["alone"]
-        return self._tracks[work.frame.topic] if route.shape == "batch" else self._tracks["command"]
+    def _all_tracks(self) -> Iterable[_Track]:
+        return (self._alone, *(place.track for place in self._places.values()))
+
+    def _track_of(self, place: _Place, work: Work) -> _Track:
+        return self._alone if place.joins and work.taken.delivery.redelivered else place.track
 
     def _kick(self, track: _Track) -> None:
-        while track.waiting and track.running < track.most and not self.holding:
+        """Start a task for what waits, when there is a place; it starts the next one itself."""
+        if track.waiting and track.running < track.most and not track.starting and not self.holding:
             track.running += 1
-            if track.route is None:
-                coroutine = self._run_one(track, track.waiting.popleft())
-            else:
-                coroutine = self._run_many(track, track.route)
-            self._spawn(coroutine)
+            track.starting = True
+            self._spawn(self._run_together(track) if track.batch else self._run_singly(track))
 
-    async def _run_one(self, track: _Track, work: Work) -> None:
+    async def _run_singly(self, track: _Track) -> None:
+        track.starting = False
+        if len(track.waiting) > 1:  # when the first of them has to wait for something, others go on
+            asyncio.get_running_loop().call_soon(self._kick, track)
         try:
-            route = self._table[work.frame.topic]
-            started = time.perf_counter()
+            for _ in range(MOST_IN_BATCH):
+                if not track.waiting or self.holding:
+                    return
+                await self._run_one(track.waiting.popleft())
+        finally:
+            self._free(track)
+
+    async def _run_one(self, work: Work) -> None:
+        place = self._places[work.frame.topic]
+        route = place.route
+        started = time.perf_counter()
+        try:
             if route.shape == "stream":
                 outcome = await self._streamer.run(route, work)
             else:
                 outcome = await self._runner.one(route, work)
-            self._meters.seconds.labels(work.frame.topic).observe(time.perf_counter() - started)
-            self._end(work, outcome)
         except asyncio.CancelledError:
             self._end(work, Outcome(Ending.DRAINING))
             raise
+        place.tally.ran(time.perf_counter() - started)
+        self._end(work, outcome)
+
+    async def _run_together(self, track: _Track) -> None:
+        try:
+            await asyncio.sleep(0)  # deliveries that arrived in the same turn come along
+            track.starting = False
+            while track.waiting and not self.holding:
+                works = _batch(track.waiting)
+                self._kick(track)
+                await self._run_many(works)
         finally:
             self._free(track)
 
-    async def _run_many(self, track: _Track, route: Route) -> None:
-        await asyncio.sleep(0)  # deliveries that arrived in the same turn come along
-        works = _batch(track.waiting)
+    async def _run_many(self, works: list[Work]) -> None:
+        place = self._places[works[0].frame.topic]
+        started = time.perf_counter()
         try:
-            if not works:
-                return
-            started = time.perf_counter()
-            outcomes = await self._runner.many(route, works)
-            self._meters.seconds.labels(route.message.topic).observe(time.perf_counter() - started)
-            for work, outcome in zip(works, outcomes, strict=True):
-                self._end(work, outcome)
+            outcomes = await self._runner.many(place.route, works)
         except asyncio.CancelledError:
             for work in works:
                 self._end(work, Outcome(Ending.DRAINING))
             raise
-        finally:
-            self._free(track)
+        place.tally.ran(time.perf_counter() - started)
+        for work, outcome in zip(works, outcomes, strict=True):
+            self._end(work, outcome)
 
     def _free(self, track: _Track) -> None:
         track.running -= 1
@@ -304,31 +331,38 @@ class Service:
     # -- how it ended ----------------------------------------------------------------------------------
 
     def _end(self, work: Work, outcome: Outcome) -> None:
-        frame = work.frame
-        seconds_left = frame.seconds_left(self._clock())
+        verdict = OK if outcome.ending is Ending.DONE else self._judge(work.frame, outcome)
+        if verdict.broker is Broker.HOLD:
+            self._hold(work, outcome)
+            return
+        if outcome.ending is Ending.RETRY and verdict.broker is Broker.DEAD:
+            outcome = msgspec.structs.replace(outcome, ending=Ending.TOO_OFTEN)
+        self._ended_so(work, outcome.ending)
+        self._endings.carry_out(work, outcome, verdict)
+        for repeat in work.repeats:
+            self._end_repeat(repeat, work, outcome, verdict)
+
+    def _judge(self, frame: Frame, outcome: Outcome) -> Verdict:
         verdict = judge(
             outcome.ending,
             attempt=frame.attempt,
-            seconds_left=seconds_left,
+            seconds_left=frame.seconds_left(self._clock()),
             retry_after=outcome.retry_after,
             waits=self._limits.waits,
         )
         if outcome.ending is Ending.REFUSED and outcome.refusal:
-            verdict = Verdict(verdict.broker, outcome.refusal.status)
-        if outcome.ending is Ending.RETRY and verdict.broker is Broker.DEAD:
-            outcome = replace(outcome, ending=Ending.TOO_OFTEN)
-        if verdict.broker is Broker.HOLD:
-            self._hold(work, outcome)
-            return
-        topic = frame.topic if frame.topic in self._table else "other"
-        self._meters.frames.labels(topic, outcome.ending.value).inc()
+            return Verdict(verdict.broker, outcome.refusal.status)
+        return verdict
+
+    def _ended_so(self, work: Work, ending: Ending) -> None:
+        """Count it, say it, and let the next copy of the frame begin anew."""
+        frame = work.frame
+        place = self._places.get(frame.topic)
+        (place.tally if place else self._meters.of("other")).ended(ending)
         if self._tell is not None:
-            self._tell(frame, outcome.ending)
-        if self._running.get(frame.id) is work:
-            del self._running[frame.id]
-        self._endings.carry_out(work, outcome, verdict)
-        for repeat in work.repeats:
-            self._end_repeat(repeat, work, outcome, verdict)
+            self._tell(frame, ending)
+        if (place is None or place.joins) and self._running.get(frame.id.int) is work:
+            del self._running[frame.id.int]
 
     def _end_repeat(self, repeat: Work, first: Work, outcome: Outcome, verdict: Verdict) -> None:
         """A copy that joined the running one: the same reply; the effects and events are the first one's."""
@@ -375,21 +409,21 @@ class Service:
         self._recovering = None
         held, self._held = self._held, deque()
         for work in held:
-            self._track_of(self._table[work.frame.topic], work).waiting.append(work)
+            self._track_of(self._places[work.frame.topic], work).waiting.append(work)
         await self._subscribe()
-        for track in self._tracks.values():
+        for track in self._tracks:
             self._kick(track)
 
     def _tell_expired(self) -> None:
         """503 for frames whose deadline has passed and that certainly were not executed."""
         now = self._clock()
-        for waiting in (self._held, *(track.waiting for track in self._tracks.values())):
+        for waiting in (self._held, *(track.waiting for track in self._tracks)):
             for work in [work for work in waiting if _expired(work, now)]:
                 waiting.remove(work)
                 refusal = RefusalBody(status=503, code="unavailable", detail="the database does not answer")
-                if self._running.get(work.frame.id) is work:
-                    del self._running[work.frame.id]
-                self._meters.frames.labels(work.frame.topic, "away").inc()
+                if self._running.get(work.frame.id.int) is work:
+                    del self._running[work.frame.id.int]
+                self._places[work.frame.topic].tally.ended(Ending.AWAY)
                 for each in (work, *work.repeats):
                     self._endings.carry_out(
                         each, Outcome(Ending.AWAY, refusal=refusal), Verdict(Broker.ACK, 503)

@@ -42,7 +42,7 @@ class Streamer:
         left = work.frame.seconds_left(self._clock())
         if left is not None and left <= 0:
             return Outcome(Ending.EXPIRED)
-        message = self._runner.decoded(route, work.frame)
+        message = self._runner.decoded(work.frame)
         if isinstance(message, Outcome):
             return message
         number = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 STILL_RUNNING = "still_running"  # the code of a 409: another copy of the frame is at work
 MOST_ATTEMPTS = 5
@@ -12,6 +13,8 @@ SHORT_WAIT, LONG_WAIT = 10.0, 600.0
 
 class Ending(Enum):
     """What happened to one frame."""
+
+    __hash__ = object.__hash__  # there is one of each; Enum's own is a call for every look-up
 
     DONE = "done"
     REFUSED = "refused"
@@ -40,8 +43,7 @@ class Broker(Enum):
     REQUEUE = "requeue"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What the broker is told, and the HTTP status the caller hears (0: nothing)."""
 
     broker: Broker
@@ -49,8 +51,9 @@ class Verdict:
     wait_seconds: float = 0.0
 
 
+OK = Verdict(Broker.ACK, 200)
 _FIXED = {
-    Ending.DONE: Verdict(Broker.ACK, 200),
+    Ending.DONE: OK,
     Ending.REFUSED: Verdict(Broker.ACK, 400),
     Ending.AWAY: Verdict(Broker.HOLD),
     Ending.FAILED: Verdict(Broker.DEAD, 500),
