@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.worker import rules
 from services.worker.store import Store
 from shared.bus.routes import Done, Job, Routes
 from shared.contracts.base import Nothing
@@ -35,5 +36,7 @@ async def keep_logs(_: KeepLogs, deps: Deps) -> Done[Nothing]:
 @routes.batch(StoreLogLines)
 async def store_log_lines(jobs: Sequence[Job[StoreLogLines]], deps: Deps) -> list[Done[Nothing]]:
     """Every line of every shipment in one statement."""
-    await deps.store.add_lines([line for job in jobs for line in job.message.lines])
+    rows = [rules.row_of(line) for job in jobs for line in job.message.lines]
+    rows += [rules.row_of_ended(job.caller.id, ended) for job in jobs for ended in job.message.ended]
+    await deps.store.add_rows(rows)
     return [Done(Nothing()) for _ in jobs]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable
+from struct import Struct
 from typing import Any
-from uuid import UUID
 
 import asyncpg
-import msgspec
 
-from shared.contracts.worker import LogLine
+from services.worker.rules import Row
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 AHEAD_DAYS = 7
-ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01
+NULL = b"\xff\xff\xff\xff"
+JSONB_VERSION = b"\x01"
+_LENGTH = Struct(">i").pack
+_COUNT_AND_AT = Struct(">hiq").pack
+_LEVEL_AND_LENGTH = Struct(">ihi").pack
 
 
 class Store:
@@ -23,24 +25,9 @@ class Store:
     def __init__(self, db: Any) -> None:
         self._db = db
 
-    async def add_lines(self, lines: Sequence[LogLine]) -> None:
+    async def add_rows(self, rows: Iterable[Row]) -> None:
         """Append lines in one statement."""
-        sql = """
-            INSERT INTO log_line (at, trace_id, level, service, event, request_id, fields)
-            SELECT at, trace_id, level, service, event, nullif(request_id, ''), nullif(fields, '{}')::jsonb
-              FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::text[],
-                          $7::text[]) AS new (at, trace_id, level, service, event, request_id, fields)
-        """
-        await self._db.execute(
-            sql,
-            [line.at for line in lines],
-            [UUID(line.trace_id) if line.trace_id else None for line in lines],
-            [LEVELS[line.level] for line in lines],
-            [line.service for line in lines],
-            [_storable(line.event) for line in lines],
-            [_storable(line.request_id) for line in lines],
-            [_storable(msgspec.json.encode(line.fields).decode()) for line in lines],
-        )
+        await self._db.copy_to_table("log_line", source=_copy_of(rows), columns=Row._fields, format="binary")
 
     async def keep_log(self, keep_days: int) -> bool:
         """Make the days to come and drop the old ones; False while a backup, say, holds the table."""
@@ -51,6 +38,25 @@ class Store:
         return True
 
 
-def _storable(text: str) -> str:
-    """PostgreSQL stores no NUL character, neither in text nor as an escape in jsonb."""
-    return ESCAPED_NUL.sub(r"\1", text.replace("\0", ""))
+async def _copy_of(rows: Iterable[Row]) -> AsyncIterator[bytes]:
+    """The binary form of COPY (https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.55.9.4).
+
+    Written here because asyncpg looks up how to encode each value of each row, at twice the price.
+    """
+    yield b"".join((b"PGCOPY\n\xff\r\n\0", bytes(8), *map(_encoded, rows), b"\xff\xff"))
+
+
+def _encoded(row: Row) -> bytes:
+    at, trace_id, level, service, event, request_id, fields = row
+    return b"".join(
+        (
+            _COUNT_AND_AT(len(row), 8, at - POSTGRES_EPOCH_US),
+            b"\0\0\0\x10" + trace_id if trace_id else NULL,
+            _LEVEL_AND_LENGTH(2, level, len(service)),
+            service,
+            _LENGTH(len(event)),
+            event,
+            _LENGTH(len(request_id)) + request_id if request_id else NULL,
+            _LENGTH(len(fields) + 1) + JSONB_VERSION + fields if fields else NULL,
+        )
+    )

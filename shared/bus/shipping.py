@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +15,12 @@ from shared.bus.ids import uuid7
 from shared.bus.link import Link, Outgoing
 from shared.bus.topology import LOGS
 from shared.bus.verdict import Ending
-from shared.context import Trail
 from shared.contracts.base import Principal
-from shared.contracts.worker import LogLine, StoreLogLines
+from shared.contracts.worker import Ended, LogLine, StoreLogLines
 
 EVERY_SECONDS = 0.2
-MOST_LINES = 1_000
+MOST_LINES = 1_000  # in one message, and the most warnings that wait
+MOST_ENDED = 4_000  # 20,000 commands a second
 QUERY_SAMPLE = 0.01
 KNOWN = ("time", "level", "service", "event", "request_id", "trace_id")
 
@@ -32,8 +31,8 @@ class Shipper:
     def __init__(self, link: Link, service: str) -> None:
         self._link = link
         self._service = service
-        self._lines: deque[LogLine] = deque()
-        self._ended: deque[tuple[float, Frame, str]] = deque()
+        self._lines: list[LogLine] = []
+        self._ended: list[tuple[float, Frame, Ending]] = []
         self.dropped = 0
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -55,30 +54,13 @@ class Shipper:
 
     def ended(self, frame: Frame, ending: Ending) -> None:
         """One line per command, and a sample of the queries; never about the storing of lines."""
-        if frame.kind == "log" or (frame.kind == "query" and random.random() >= QUERY_SAMPLE):
+        kind = frame.kind
+        if kind == "log" or (kind == "query" and random.random() >= QUERY_SAMPLE):
             return
-        if len(self._ended) >= MOST_LINES:
+        if len(self._ended) >= MOST_ENDED:
             self.dropped += 1
             return
-        self._ended.append((time.time(), frame, ending.value))
-
-    def _line_of(self, at: float, frame: Frame, ending: str) -> LogLine:
-        caller = frame.principal
-        return LogLine(
-            at=datetime.fromtimestamp(at, UTC),
-            level="info",
-            service=self._service,
-            event=f"{frame.kind}_ended",
-            request_id=frame.request_id[:200],
-            trace_id=Trail(traceparent=frame.traceparent).trace_id,
-            fields={
-                "topic": frame.topic,
-                "ending": ending,
-                "frame": str(frame.id),
-                "caller": f"{caller.kind}:{caller.id}",
-                "ms_since_born": max(0, int(at * 1000) - frame.born) if frame.born else None,
-            },
-        )
+        self._ended.append((time.time(), frame, ending))
 
     async def run(self) -> None:
         """Send for ever what was added."""
@@ -88,16 +70,20 @@ class Shipper:
 
     def flush(self) -> None:
         """Send what was added; lines that cannot be sent are dropped and counted."""
-        lines, self._lines = self._lines, deque()
-        ended, self._ended = self._ended, deque()
-        lines.extend(self._line_of(*each) for each in ended)
-        if not lines:
-            return
+        lines, self._lines = self._lines, []
+        ended, self._ended = self._ended, []
+        if lines:
+            self._send(StoreLogLines(lines=tuple(lines)), len(lines))
+        for start in range(0, len(ended), MOST_LINES):
+            some = ended[start : start + MOST_LINES]
+            self._send(StoreLogLines(ended=tuple(_ended(*each) for each in some)), len(some))
+
+    def _send(self, shipment: StoreLogLines, count: int) -> None:
         frame = Frame(
             id=(made := uuid7()),
             topic=StoreLogLines.topic,
             kind="log",
-            body=codec.body_of(StoreLogLines(lines=tuple(lines))),
+            body=codec.body_of(shipment),
             principal=Principal(kind="service", id=self._service),
             born=made.int >> 80,
         )
@@ -109,7 +95,22 @@ class Shipper:
             mandatory=False,
         )
         if not self._link.send(message):
-            self.dropped += len(lines)
+            self.dropped += count
+
+
+def _ended(at: float, frame: Frame, ending: Ending) -> Ended:
+    caller = frame.principal
+    return Ended(
+        int(at * 1_000_000),
+        frame.id.bytes,
+        frame.kind,
+        frame.topic,
+        ending.value,
+        f"{caller.kind}:{caller.id}",
+        frame.request_id,
+        frame.traceparent,
+        frame.born,
+    )
 
 
 def _plain(value: Any) -> Any:

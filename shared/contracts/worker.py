@@ -28,6 +28,24 @@ class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     fields: dict[str, Any] = {}
 
 
+class Ended(Struct, frozen=True, array_like=True, gc=False):
+    """A frame a service has ended, short because there is one of every command.
+
+    Stored as a line `<kind>_ended` of level info. `at_us` is microseconds since 1970, `born_ms`
+    milliseconds since 1970 or 0; `caller` is the kind and the id of the principal.
+    """
+
+    at_us: int
+    frame: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    kind: str
+    topic: str
+    ending: str
+    caller: str
+    request_id: str
+    traceparent: str
+    born_ms: int
+
+
 class KeepLogs(Command[Nothing], topic="worker.keep_logs", senders=frozenset()):
     """Make the partitions of the coming days and drop those past LOG_DAYS; sent by worker to itself."""
 
@@ -37,6 +55,10 @@ class StoreLogLines(
     topic="worker.store_log_lines",
     senders=frozenset({"gateway", "auth", "ingest", "chat"}),
 ):
-    """Keep log lines; published to the log exchange, a few times a second, by every process."""
+    """Keep log lines; published to the log exchange, a few times a second, by every process.
 
-    lines: tuple[LogLine, ...]
+    `ended` are frames that the sender has ended.
+    """
+
+    lines: tuple[LogLine, ...] = ()
+    ended: tuple[Ended, ...] = ()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import pytest
 
+from services.worker.rules import row_of, row_of_ended
 from services.worker.store import Store
-from shared.contracts.worker import LogLine
+from shared.contracts.worker import Ended, LogLine
 from tests.servers import Place
 
 NOW = datetime.now(UTC)
@@ -18,6 +21,10 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 def line(**more: object) -> LogLine:
     return LogLine(**{"at": NOW, "level": "warning", "service": "ingest", "event": "something", **more})
+
+
+async def add(store: Store, lines: Sequence[LogLine]) -> None:
+    await store.add_rows([row_of(each) for each in lines])
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def name_of(day: datetime) -> str:
 
 async def test_lines_keep_what_they_say(store, connection):
     fields = {"count": 3, "text": 'NUL \0 and \\u0000 and "\0"'}
-    await store.add_lines([line(), line(level="error", request_id="r1", trace_id=TRACE, fields=fields)])
+    await add(store, [line(), line(level="error", request_id="r1", trace_id=TRACE, fields=fields)])
     first, second = await connection.fetch("SELECT *, fields->>'text' AS text FROM log_line ORDER BY level")
     assert (first["event"], first["trace_id"], first["request_id"], first["fields"]) == (
         "something",
@@ -53,8 +60,36 @@ async def test_lines_keep_what_they_say(store, connection):
     assert second["text"] == 'NUL  and \\u0000 and ""'
 
 
+async def test_an_ended_frame_is_a_line(store, connection):
+    frame = UUID("01932b6d-b4f0-7a51-9c3e-0d6f8a2b4c1e")
+    us = 1_800_000_000_123_456
+    given = (us, frame.bytes, "command", "ingest.write_readings", "done", "user:ann\0", "r1")
+    await store.add_rows(
+        [
+            row_of_ended("ingest", Ended(*given, f"00-{TRACE}-b7ad6b7169203331-01", us // 1000 - 7)),
+            row_of_ended("ingest", Ended(*given, "no trace at all", 0)),
+        ]
+    )
+    first, second = await connection.fetch("SELECT * FROM log_line ORDER BY trace_id")
+    assert (first["at"], first["level"], first["service"]) == (
+        datetime(2027, 1, 15, 8, 0, 0, 123_456, UTC),
+        20,
+        "ingest",
+    )
+    assert (first["event"], first["request_id"], first["trace_id"].hex) == ("command_ended", "r1", TRACE)
+    assert json.loads(first["fields"]) == {
+        "topic": "ingest.write_readings",
+        "ending": "done",
+        "frame": str(frame),
+        "caller": "user:ann",
+        "ms_since_born": 7,
+    }
+    assert second["trace_id"] is None
+    assert json.loads(second["fields"])["ms_since_born"] is None
+
+
 async def test_a_line_finds_its_day_from_the_first_start_on(store, connection):
-    await store.add_lines([line(), line(at=NOW + timedelta(days=3))])
+    await add(store, [line(), line(at=NOW + timedelta(days=3))])
     rows = await connection.fetch("SELECT tableoid::regclass::text FROM log_line ORDER BY at")
     assert [row[0] for row in rows] == [name_of(NOW), name_of(NOW + timedelta(days=3))]
 
@@ -64,7 +99,7 @@ async def test_a_line_with_a_wrong_clock_is_not_lost_and_moves_when_its_day_come
 ):
     soon = NOW + timedelta(days=1)
     await drop(database, name_of(soon))
-    await store.add_lines([line(at=soon), line(at=NOW + timedelta(days=400))])
+    await add(store, [line(at=soon), line(at=NOW + timedelta(days=400))])
     assert await connection.fetchval("SELECT count(*) FROM log_line_other") == 2
     await store.keep_log(30)
     assert await connection.fetchval("SELECT count(*) FROM log_line_other") == 1
@@ -74,7 +109,7 @@ async def test_a_line_with_a_wrong_clock_is_not_lost_and_moves_when_its_day_come
 async def test_days_beyond_the_limit_are_dropped_and_the_coming_ones_made(store, connection, database):
     old = NOW - timedelta(days=31)
     await make(database, old)
-    await store.add_lines([line(at=old), line(at=NOW - timedelta(days=40)), line(at=NOW - timedelta(days=2))])
+    await add(store, [line(at=old), line(at=NOW - timedelta(days=40)), line(at=NOW - timedelta(days=2))])
     await store.keep_log(30)
     found = await days(connection)
     assert name_of(old) not in found
@@ -92,7 +127,7 @@ async def test_while_a_backup_reads_the_table_nothing_is_dropped_and_nothing_wai
     await transaction.start()
     await backup.execute("LOCK TABLE worker.log_line IN ACCESS SHARE MODE")
     assert not await store.keep_log(30)
-    await store.add_lines([line()])
+    await add(store, [line()])
     await backup.close()
     assert await store.keep_log(30)
     assert name_of(old) not in await days(connection)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.worker.handlers import Deps, keep_logs, store_log_lines
+from services.worker.rules import Row
 from shared.bus.ids import uuid7
 from shared.bus.routes import Done, Job
 from shared.contracts.base import Nothing, Principal
-from shared.contracts.worker import KeepLogs, LogLine, StoreLogLines
+from shared.contracts.worker import Ended, KeepLogs, LogLine, StoreLogLines
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -19,12 +20,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Shelf:
     """A store that remembers what it was told."""
 
-    lines: list[LogLine] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     statements: int = 0
     kept_days: int = 0
 
-    async def add_lines(self, lines: Sequence[LogLine]) -> None:
-        self.lines += lines
+    async def add_rows(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
         self.statements += 1
 
     async def keep_log(self, keep_days: int) -> bool:
@@ -40,9 +41,20 @@ def job(*events: str) -> Job[StoreLogLines]:
 async def test_every_line_of_every_shipment_is_stored_in_one_statement():
     shelf = Shelf()
     ended = await store_log_lines([job("a", "b"), job("c")], Deps(shelf, 30))
-    assert [line.event for line in shelf.lines] == ["a", "b", "c"]
+    assert [row.event for row in shelf.rows] == [b"a", b"b", b"c"]
     assert shelf.statements == 1
     assert ended == [Done(Nothing()), Done(Nothing())]
+
+
+async def test_what_a_service_has_ended_is_told_in_its_name():
+    shelf = Shelf()
+    ended = Ended(0, bytes(16), "command", "ingest.write_readings", "done", "user:ann", "r1", "", 0)
+    shipment = StoreLogLines(ended=(ended,))
+    await store_log_lines(
+        [Job(shipment, uuid7(), Principal(kind="service", id="ingest"), NOW)], Deps(shelf, 30)
+    )
+    [row] = shelf.rows
+    assert (row.service, row.event, row.level) == (b"ingest", b"command_ended", 20)
 
 
 async def test_the_setting_says_how_long_days_are_kept():
