@@ -10,7 +10,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from shared.bus.codec import Properties
 
@@ -66,8 +66,7 @@ class Tap(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
