@@ -23,13 +23,14 @@ async def grow(connection: asyncpg.Connection, dataset_number: int, total_rows: 
     here. Counters are as if the rows had been sent. Statistics are gathered at the end. For a superuser.
     """
     numbers = [dataset_number, *await _others(connection, dataset_number)]
-    sql = "SELECT count(*) FROM ingest.reading WHERE dataset = ANY($1::integer[])"
-    there = await connection.fetchval(sql, numbers)
+    sql = "SELECT count(*), min(at) FROM ingest.reading WHERE dataset = ANY($1::integer[])"
+    found = await connection.fetch(sql, numbers, timeout=600)
+    there = found[0]["count"]
+    start = found[0]["min"] or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - SPAN
     for first in range(there, total_rows, PIECE_ROWS):
-        async with connection.transaction():
-            await _add(connection, numbers, first, min(first + PIECE_ROWS, total_rows))
+        await _add(connection, numbers, start, first, min(first + PIECE_ROWS, total_rows))
     await _count(connection, numbers)
-    await connection.execute("VACUUM (ANALYZE) ingest.reading")
+    await connection.execute("VACUUM (ANALYZE) ingest.reading", timeout=600)
 
 
 async def _others(connection: asyncpg.Connection, beside: int) -> list[int]:
@@ -58,7 +59,9 @@ async def _others(connection: asyncpg.Connection, beside: int) -> list[int]:
     return [row["number"] for row in made]
 
 
-async def _add(connection: asyncpg.Connection, numbers: list[int], first: int, end: int) -> None:
+async def _add(
+    connection: asyncpg.Connection, numbers: list[int], start: datetime, first: int, end: int
+) -> None:
     """Rows number `first` to before `end` of the table, two variables each, one of them whole."""
     sql = """
         INSERT INTO ingest.reading (entry, at, whole, dataset, numbers)
@@ -71,7 +74,6 @@ async def _add(connection: asyncpg.Connection, numbers: list[int], first: int, e
             SELECT CASE WHEN row % $4 = 0 THEN 1 ELSE other % ($5::bigint - 1) + 2 END::integer AS which) w
         ORDER BY which, row
     """
-    start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - SPAN
     await connection.execute(sql, first, end, numbers, OWN_SHARE, SERIES, start, STEP, timeout=600)
 
 
@@ -79,7 +81,8 @@ async def _count(connection: asyncpg.Connection, numbers: list[int]) -> None:
     """The counters say what is there."""
     sql = """
         UPDATE ingest.dataset_counter c
-        SET last_entry = r.entries, entries = r.entries, stored = r.entries, first_at = r.first, last_at = r.last
+        SET last_entry = r.entries, entries = r.entries, stored = r.entries,
+            first_at = r.first, last_at = r.last
         FROM (SELECT dataset, count(*) AS entries, min(at) AS first, max(at) AS last
               FROM ingest.reading WHERE dataset = ANY($1::integer[]) GROUP BY dataset) r
         WHERE c.dataset = r.dataset
