@@ -24,7 +24,7 @@ PEERS_HOME = Path("benchmarks/peers")
 PYTHON, NAMEKO, NODE = "python", "nameko", "node"
 LOCKS = {PYTHON: "requirements.txt", NAMEKO: "requirements-nameko.txt"}
 PROVES = {
-    PYTHON: "import aio_pika, asyncpg, celery, fastapi, faststream, gevent, msgspec, uvicorn, uvloop",
+    PYTHON: "import aio_pika, asyncpg, celery, fastapi, faststream, msgspec, uvicorn, uvloop",
     NAMEKO: "import eventlet, nameko.rpc, uvloop",
 }
 
@@ -57,9 +57,9 @@ def install(console: Console, instance: Instance) -> Installed:
     apt = Apt(instance.servers / "apt", instance.logs / "apt.log")
     with locked(home / "install.lock"), ThreadPoolExecutor() as pool:
         steps = {
-            PYTHON: pool.submit(_tried, console, "peers, Python", lambda: _python(PYTHON, instance, apt)),
-            NAMEKO: pool.submit(_tried, console, "peers, Nameko", lambda: _python(NAMEKO, instance, apt)),
-            NODE: pool.submit(_tried, console, "peers, Node", lambda: _node_modules(instance)),
+            PYTHON: pool.submit(attempt, console, "peers, Python", lambda: _python(PYTHON, instance, apt)),
+            NAMEKO: pool.submit(attempt, console, "peers, Nameko", lambda: _python(NAMEKO, instance, apt)),
+            NODE: pool.submit(attempt, console, "peers, Node", lambda: _node_modules(instance)),
         }
         wrk = pool.submit(_wrk, console, home / "wrk", instance, apt)
         broken = {runtime: reason for runtime, step in steps.items() if (reason := step.result())}
@@ -78,7 +78,7 @@ def missing(broken: dict[str, str]) -> dict[str, str]:
     return {peer.name: broken[peer.runtime] for peer in PEERS.values() if peer.runtime in broken}
 
 
-def _tried(console: Console, name: str, work: Callable[[], str]) -> str:
+def attempt(console: Console, name: str, work: Callable[[], str]) -> str:
     """Do a step that the bench can do without; answers why it failed, or nothing."""
     with console.step(name) as step:
         try:

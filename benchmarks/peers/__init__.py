@@ -41,7 +41,7 @@ _ALL = (
     ),
     Peer(
         "express_pg",
-        "Express 5.3.0 + pg 8.23.1 on Node",
+        "Express 5.3.0 + pg 8.23.1 on Node 24",
         "node",
         "express_pg.mjs",
         ("web",),
@@ -65,7 +65,7 @@ _ALL = (
     ),
     Peer(
         "express_amqplib",
-        "Express 5.3.0 + amqplib 2.3.1 on Node",
+        "Express 5.3.0 + amqplib 2.3.1 on Node 24",
         "node",
         "express_amqplib.mjs",
         ("service", "web"),
@@ -76,6 +76,14 @@ _ALL = (
         "FastStream 0.7.8 (reply_to), behind aiohttp 3.14.5",
         "python",
         "faststream_rpc.py",
+        ("service", "web"),
+        ("POST /",),
+    ),
+    Peer(
+        "celery_rpc",
+        "Celery 5.7.0 (rpc://, solo pool), behind aiohttp 3.14.5",
+        "python",
+        "celery_rpc.py",
         ("service", "web"),
         ("POST /",),
     ),
