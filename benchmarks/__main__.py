@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -69,7 +70,9 @@ async def _parts(stage: Stage, parts: Sequence[str]) -> tuple[list[Row], list[st
         stage.progress.part(name)
         try:
             rows += await PARTS[name].run(stage)
-        except (WrongAnswers, Failure) as error:
+        except Exception as error:  # the other parts are still worth their time
+            if not isinstance(error, (WrongAnswers, Failure)):
+                traceback.print_exc()
             broken.append(f"{name}: {error}")
             rows.append(Row(part=name, against="-", note=f"did not work: {error}"))
     if "rest" in parts:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import aiohttp
+
 from benchmarks import machine
 from benchmarks.load import Figures, Request, Wrk, WrongAnswers
 from benchmarks.stage import Running, Stage
@@ -63,6 +65,7 @@ async def burst(wrk: Wrk, contender: Contender, connections: int, seconds: int) 
     if figures.wrong or not figures.requests:
         raise WrongAnswers(
             f"{contender.name}: {figures.wrong} of {figures.requests} answers are wrong: {figures}"
+            f"; asked once more: {await _said(contender)}"
         )
     drain = await _settle(contender, before, figures.requests, connections) if contender.stored else 0.0
     if contender.until_stored:
@@ -71,6 +74,17 @@ async def burst(wrk: Wrk, contender: Contender, connections: int, seconds: int) 
         drain = 0.0
     rate = figures.requests * contender.rows / (figures.seconds + drain)
     return Burst(figures, rate, drain, cpu | {"client": client})
+
+
+async def _said(contender: Contender) -> str:
+    """What it answers to a single request, for people."""
+    ask = contender.request
+    path = ask.paths[0] if ask.paths else ask.path
+    async with (
+        aiohttp.ClientSession(headers=ask.headers) as client,
+        client.request(ask.method, contender.url + path, data=ask.body or None) as answer,
+    ):
+        return f"{answer.status} {(await answer.text())[:300]}"
 
 
 async def _settle(contender: Contender, before: int, answered: int, connections: int) -> float:
