@@ -18,11 +18,11 @@ from services.ingest.columns import (
     FEW,
     UNREADABLE,
     Columns,
+    are_printed,
     columns_of,
     decode,
     decode_lines,
     encode,
-    encode_lines,
     is_printed,
     moments,
     numbers_of,
@@ -162,7 +162,7 @@ def _read_json(body: bytes, reader: _ObjectReader) -> Items | Columns:
 def _read_lines(body: bytes, reader: _ObjectReader) -> Items | Columns:
     try:
         readings = decode_lines(body)
-        if len(readings) > FEW and encode_lines(readings) in (body, body + b"\n"):
+        if len(readings) > FEW and are_printed(readings, body):
             _check_count(readings)
             columns = columns_of(readings, reader.times, reader.born, first=1)
             if columns is not None:

@@ -193,7 +193,8 @@ class Desk:
         return bool(write.source) and write.position <= position
 
     def _close(self, write: WriteReadings, account: Account, sheet: _Sheet) -> Outcome:
-        account.rejected.update(reject.code for reject in sheet.rejected)
+        if sheet.rejected:
+            account.rejected.update(reject.code for reject in sheet.rejected)
         if write.strict and sheet.rejected:
             account.rejected["strict"] += len(sheet.entries)
             raise _refused("strict", "nothing is stored, because not all of it can be", sheet.rejected)
@@ -206,7 +207,8 @@ class Desk:
             return Done(written)
         event = account.book([row[1] for row in sheet.rows])
         for row in sheet.rows:
-            account.parts |= _parts(row)
+            if row[6] is not None or row[7] is not None:
+                account.parts |= _parts(row)
         self.plan.rows += sheet.rows
         self.plan.own_ids.update(sheet.own_ids)
         return Done(written, events=(event,))
@@ -234,11 +236,13 @@ class _Sheet:
         if own_id is not None and (there := self._found(own_id)) is not None:
             self.entries.append(msgspec.structs.replace(there, duplicate=True))
             return
-        if wrong := self._unknown(item):
-            self.rejected.append(wrong)
+        number = self.account.last_entry + len(self.rows) + 1
+        try:
+            self.rows.append(row_of(number, self.account.known.number, item, self.account.fields))
+        except KeyError:
+            self.rejected.append(self._unknown(item))
             return
-        entry = EntryStored(entry=self.account.last_entry + len(self.rows) + 1, at=item.at)
-        self.rows.append(row_of(entry.entry, self.account.known.number, item, self.account.fields))
+        entry = EntryStored(entry=number, at=item.at)
         self.entries.append(entry)
         if own_id is not None:
             self.own_ids[own_id] = entry
@@ -247,10 +251,8 @@ class _Sheet:
         planned, stored = self.seen
         return self.own_ids.get(own_id) or planned.get(own_id) or stored.get(own_id)
 
-    def _unknown(self, item: Item) -> ReadingRejected | None:
+    def _unknown(self, item: Item) -> ReadingRejected:
         tags = [tag for tag, _ in item.values if tag not in self.account.fields]
-        if not tags:
-            return None
         retired = [tag for tag in tags if tag in self.account.retired]
         message = "; ".join(
             f"values.{tag}: {'this variable is retired' if tag in retired else 'no such variable'}"

@@ -113,10 +113,10 @@ def for_key_holder(known: Known | None, caller: Principal) -> Known:
 
 def for_writer(known: Known | None, caller: Principal) -> Known:
     """The dataset, for whoever may append to it."""
-    found = for_reader(known, caller)
-    if not can_write(found, caller):
+    if known is None or not can_write(known, caller):
+        for_reader(known, caller)
         raise Forbidden("this takes the owner or the write key")
-    return found
+    return known
 
 
 def for_owner(known: Known | None, caller: Principal) -> Known:

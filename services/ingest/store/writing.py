@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -12,6 +14,9 @@ from services.ingest.numbering import Account, Import, OwnId, Plan
 from services.ingest.rules import Known
 from services.ingest.store.base import Record, Statements, counts_of, known_of
 from shared.contracts.ingest import EntryStored
+
+FEW_ROWS = 100
+NUMBERS_ONLY = (None, None, None)  # no exact texts, no status, no place
 
 
 class Writing(Statements):
@@ -73,17 +78,37 @@ class Writing(Statements):
 
     async def carry_out(self, plan: Plan) -> None:
         """Write everything a plan says, in at most four statements."""
-        if plan.rows or plan.blocks:
+        if _are_few(plan):
+            await self._add_few(plan)
+        elif plan.rows or plan.blocks:
             await self._add_readings(plan)
-        if plan.accounts:
-            await self._set_counters(list(plan.accounts.values()))
+            await self._set_counters(plan.accounts.values())
+        elif plan.accounts:
+            await self._set_counters(plan.accounts.values())
         if plan.own_ids:
             await self._add_own_ids(plan)
         if plan.positions:
             await self._set_positions(plan)
 
+    async def _add_few(self, plan: Plan) -> None:
+        """Rows and counters in one statement: for some tens of plain rows that is half of what two cost."""
+        rows = plan.rows
+        numbers = [number for row in rows for number in row[4] or ()]
+        ends = list(accumulate((len(row[4] or ()) for row in rows), initial=0))
+        await self._db.execute(
+            _ADD_AND_COUNT,
+            *_counters(plan.accounts.values()),
+            [row[0] for row in rows],
+            [row[1] for row in rows],
+            [row[2] for row in rows],
+            [row[3] for row in rows],
+            ends[:-1],
+            ends[1:],
+            numbers,
+        )
+
     async def _add_readings(self, plan: Plan) -> None:
-        """COPY also for a single row: it costs the same as INSERT there, and arrays go in as they are."""
+        """COPY: arrays and texts go in as they are, and for many rows it is the quickest."""
         await self._db.copy_to_table(
             "reading",
             schema_name="ingest",
@@ -92,28 +117,8 @@ class Writing(Statements):
             format="binary",
         )
 
-    async def _set_counters(self, accounts: Sequence[Account]) -> None:
-        sql = """
-            UPDATE ingest.dataset_counter c
-            SET last_entry = n.last_entry, entries = n.entries, stored = n.stored, duplicates = n.duplicates,
-                rejected = n.rejected::jsonb, first_at = n.first_at, last_at = n.last_at, parts = n.parts
-            FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
-                        $7::timestamptz[], $8::timestamptz[], $9::smallint[])
-                AS n (dataset, last_entry, entries, stored, duplicates, rejected, first_at, last_at, parts)
-            WHERE c.dataset = n.dataset
-        """
-        await self._db.execute(
-            sql,
-            [account.known.number for account in accounts],
-            [account.last_entry for account in accounts],
-            [account.entries for account in accounts],
-            [account.stored for account in accounts],
-            [account.duplicates for account in accounts],
-            [msgspec.json.encode(account.rejected).decode() for account in accounts],
-            [account.first_at for account in accounts],
-            [account.last_at for account in accounts],
-            [account.parts for account in accounts],
-        )
+    async def _set_counters(self, accounts: Iterable[Account]) -> None:
+        await self._db.execute(_COUNT, *_counters(accounts))
 
     async def _add_own_ids(self, plan: Plan) -> None:
         """An id of a reading that was cleared and not purged yet is from now on that of the new one."""
@@ -142,6 +147,51 @@ class Writing(Statements):
             [source for _, source in plan.positions],
             list(plan.positions.values()),
         )
+
+
+# The counters of each account; parameters are those of `_counters`.
+_COUNT = """
+    UPDATE ingest.dataset_counter c
+    SET last_entry = n.last_entry, entries = n.entries, stored = n.stored, duplicates = n.duplicates,
+        rejected = n.rejected::jsonb, first_at = n.first_at, last_at = n.last_at, parts = n.parts
+    FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
+                $7::timestamptz[], $8::timestamptz[], $9::smallint[])
+        AS n (dataset, last_entry, entries, stored, duplicates, rejected, first_at, last_at, parts)
+    WHERE c.dataset = n.dataset
+"""
+# Before it, rows; the numbers of each are a slice of those of all.
+_ADD = """
+    WITH added AS (
+        INSERT INTO ingest.reading (entry, at, whole, dataset, numbers)
+        SELECT entry, at, whole, dataset, nullif(($16::float8[])[start + 1 : stop], '{}')
+        FROM unnest($10::bigint[], $11::timestamptz[], $12::bigint[], $13::integer[],
+                    $14::integer[], $15::integer[]) AS r (entry, at, whole, dataset, start, stop)
+    )
+"""
+_ADD_AND_COUNT = _ADD + _COUNT
+
+
+def _counters(accounts: Iterable[Account]) -> list[list[Any]]:
+    columns = [
+        (
+            account.known.number,
+            account.last_entry,
+            account.entries,
+            account.stored,
+            account.duplicates,
+            msgspec.json.encode(account.rejected).decode(),
+            account.first_at,
+            account.last_at,
+            account.parts,
+        )
+        for account in accounts
+    ]
+    return list(map(list, zip(*columns, strict=True)))
+
+
+def _are_few(plan: Plan) -> bool:
+    plain = not plan.blocks and 0 < len(plan.rows) <= FEW_ROWS
+    return plain and all(row[5:] == NUMBERS_ONLY for row in plan.rows)
 
 
 def _counted(known: Known, row: Record) -> Known:
