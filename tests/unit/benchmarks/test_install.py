@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.install import LOCKS, Installed, attempt, missing
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, Peer
 from deploy.local.console import Console
 from deploy.local.errors import Failure
 
 ROOT = Path(__file__).parents[3]
 HOME = ROOT / "benchmarks" / "peers"
-INSTALLED = Installed(*(Path(name) for name in ("python", "nameko", "node", "wrk", "psql")), missing={})
+INSTALLED = Installed(Path("python"), Path("nameko"), Path("node"), Path("wrk"), Path("psql"), missing={})
 
 
 def pins(runtime: str) -> dict[str, str]:
@@ -55,7 +55,7 @@ def test_what_was_asked_for_is_what_was_locked() -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
-def test_a_label_names_the_versions_that_run(peer) -> None:
+def test_a_label_names_the_versions_that_run(peer: Peer) -> None:
     ours = pins(peer.runtime)
     named = re.findall(r"([\w.-]+) (\d+\.\d+\.\d+)", peer.label)
     assert named
@@ -63,7 +63,7 @@ def test_a_label_names_the_versions_that_run(peer) -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
-def test_a_peer_has_a_file_and_its_last_role_serves_http(peer) -> None:
+def test_a_peer_has_a_file_and_its_last_role_serves_http(peer: Peer) -> None:
     assert (HOME / peer.file).is_file()
     assert peer.roles[-1] == "web"
     assert INSTALLED.command(peer, "web", 7)[-3:] == ["web", "--port", "7"]
