@@ -2,8 +2,9 @@
 
 `POST /readings` `{"values": {"temperature": 22.5}}` inserts one row; `POST /datasets` `{"name": ...,
 "variables": [{"tag": ..., "name": ..., "unit": ...}]}` inserts a dataset, its counter, variables and two
-keys with one statement. A single statement is its own transaction, so no BEGIN and COMMIT are paid for, and
-201 is sent after the commit. There is no protection against a request that is sent twice.
+keys with one statement, into tables that are those of Posthouse. A single statement is its own transaction,
+so no BEGIN and COMMIT are paid for, and 201 is sent after the commit. There is no protection against a
+request that is sent twice.
 
 Tuned: uvloop and httptools, no access log, one typed model for each body, answers made without a response
 model, a pool of connections without the RESET query that asyncpg sends at each release. One process.
@@ -41,30 +42,47 @@ TABLES = """
     CREATE TABLE IF NOT EXISTS dataset (
         number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         id uuid NOT NULL UNIQUE,
+        project text NOT NULL,
         owner text NOT NULL,
         name text NOT NULL,
         description text NOT NULL,
         public boolean NOT NULL,
-        created_at timestamptz NOT NULL
+        version integer NOT NULL DEFAULT 1,
+        created_at timestamptz NOT NULL,
+        deleted_at timestamptz
     );
-    CREATE INDEX IF NOT EXISTS dataset_of_owner ON dataset (owner, number);
+    CREATE INDEX IF NOT EXISTS dataset_of_owner ON dataset (project, owner, number);
+    CREATE INDEX IF NOT EXISTS dataset_deleted ON dataset (deleted_at) WHERE deleted_at IS NOT NULL;
     CREATE TABLE IF NOT EXISTS dataset_counter (
         dataset integer PRIMARY KEY REFERENCES dataset ON DELETE CASCADE,
-        last_entry bigint NOT NULL DEFAULT 0
-    );
+        last_entry bigint NOT NULL DEFAULT 0,
+        entries bigint NOT NULL DEFAULT 0,
+        stored bigint NOT NULL DEFAULT 0,
+        duplicates bigint NOT NULL DEFAULT 0,
+        expired bigint NOT NULL DEFAULT 0,
+        rejected jsonb NOT NULL DEFAULT '{}',
+        first_at timestamptz,
+        last_at timestamptz,
+        cleared bigint NOT NULL DEFAULT 0,
+        purged bigint NOT NULL DEFAULT 0,
+        parts smallint NOT NULL DEFAULT 0
+    ) WITH (fillfactor = 50);
+    CREATE INDEX IF NOT EXISTS dataset_counter_to_purge ON dataset_counter (dataset) WHERE purged < cleared;
     CREATE TABLE IF NOT EXISTS variable (
         dataset integer NOT NULL REFERENCES dataset ON DELETE CASCADE,
-        field smallint NOT NULL,
+        field smallint NOT NULL CHECK (field BETWEEN 1 AND 64),
         tag text NOT NULL,
         name text NOT NULL,
         unit text NOT NULL,
+        retired boolean NOT NULL DEFAULT false,
         PRIMARY KEY (dataset, field),
         UNIQUE (dataset, tag)
     );
     CREATE TABLE IF NOT EXISTS dataset_key (
         dataset integer NOT NULL REFERENCES dataset ON DELETE CASCADE,
-        kind text NOT NULL,
+        kind text NOT NULL CHECK (kind IN ('read', 'write')),
         digest bytea NOT NULL UNIQUE,
+        locked bytea NOT NULL,
         PRIMARY KEY (dataset, kind)
     );
 """
@@ -73,8 +91,8 @@ ADD_READING = (
 )
 ADD_DATASET = """
     WITH made AS (
-        INSERT INTO fastapi_insert.dataset (id, owner, name, description, public, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6) RETURNING number
+        INSERT INTO fastapi_insert.dataset (id, project, owner, name, description, public, created_at)
+        VALUES ($1, 'default', $2, $3, $4, $5, $6) RETURNING number
     ), counted AS (
         INSERT INTO fastapi_insert.dataset_counter (dataset) SELECT number FROM made
     ), described AS (
@@ -82,8 +100,9 @@ ADD_DATASET = """
         SELECT number, field, tag, name, unit
         FROM made, unnest($7::text[], $8::text[], $9::text[]) WITH ORDINALITY v (tag, name, unit, field)
     ), keyed AS (
-        INSERT INTO fastapi_insert.dataset_key (dataset, kind, digest)
-        SELECT number, kind, digest FROM made, unnest($10::text[], $11::bytea[]) k (kind, digest)
+        INSERT INTO fastapi_insert.dataset_key (dataset, kind, digest, locked)
+        SELECT number, kind, digest, locked
+        FROM made, unnest($10::text[], $11::bytea[], $12::bytea[]) k (kind, digest, locked)
     )
     SELECT number FROM made
 """
@@ -160,6 +179,7 @@ async def add_dataset(dataset: Dataset) -> Response:
         [variable.unit for variable in dataset.variables],
         ["read", "write"],
         [hashlib.sha256(key.encode()).digest() for key in keys],
+        [key.encode() for key in keys],
     )
     shown = {"id": str(dataset_id), "number": number, "name": dataset.name}
     return JSONResponse({"dataset": shown, "read_key": keys[0], "write_key": keys[1]}, status_code=201)
