@@ -10,6 +10,9 @@ from shared.bus.link import Delivery, Link, NotPublished, PrivateQueue
 from shared.bus.requests import ServiceFailed, Unavailable
 from shared.bus.topology import STREAM_PARTS
 
+HALF = STREAM_PARTS // 2
+"""So many parts wait in the queue and as many here: its limit does not count what is delivered."""
+
 
 class Lost(Unavailable):
     """The connection went, or nothing came in time."""
@@ -33,7 +36,7 @@ class OwnQueue:
         try:
             async with asyncio.timeout(self._seconds):
                 self._queue = await self._link.open_private(
-                    self._parts.put_nowait, most=STREAM_PARTS, prefetch=STREAM_PARTS, on_lost=self._lost
+                    self._parts.put_nowait, most=HALF, prefetch=HALF, on_lost=self._lost
                 )
         except TimeoutError as error:
             raise Lost("the broker does not answer") from error
