@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -85,13 +86,13 @@ class Publisher:
         if self.closed:
             self._tap.loop.call_soon(settled, LinkDown(self.closed))
             return
-        posted = _Posted(self._tap.loop.time(), settled, message)
+        posted = _Posted(time.monotonic(), settled, message)
         if self._tap.paused:
             self._held.append(posted)
         else:
             self._write(posted)
         if self._timer is None:
-            self._timer = self._tap.loop.call_later(self._seconds, self._sweep)
+            self._timer = self._look_in(self._seconds)
 
     def send(self, message: Outgoing) -> bool:
         """Publish and forget; False, and not sent, while the socket takes no more and after the end."""
@@ -105,7 +106,7 @@ class Publisher:
     def oldest_unconfirmed_seconds(self) -> float:
         """How long the oldest message without a confirm has been waiting; 0 when there is none."""
         oldest = self._oldest()
-        return 0.0 if oldest is None else self._tap.loop.time() - oldest
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def _oldest(self) -> float | None:
         for posted in self._waiting.values():
@@ -198,7 +199,7 @@ class Publisher:
     def _confirmed(self, number: int, multiple: int, nacked: bool) -> None:
         waiting = self._waiting
         numbers = list(takewhile(number.__ge__, waiting)) if multiple else (number,)
-        now = self._tap.loop.time()
+        now = time.monotonic()
         for each in numbers:
             posted = waiting.pop(each, None)
             if posted is not None:
@@ -232,18 +233,20 @@ class Publisher:
 
     def _sweep(self) -> None:
         """Tell whoever has waited too long, and look again when the next one will have."""
-        until = self._tap.loop.time() - self._seconds
-        late = [number for number, posted in self._waiting.items() if posted.at <= until]
+        until = time.monotonic() - self._seconds
+        late = list(takewhile(lambda number: self._waiting[number].at <= until, self._waiting))
         given_up = [self._waiting.pop(number) for number in late]
         while self._held and self._held[0].at <= until:
             given_up.append(self._held.popleft())
-        self._timer = None
+        oldest = self._oldest()
+        self._timer = None if oldest is None else self._look_in(oldest - until)
         for posted in given_up:
             self.confirm_seconds += (self._seconds - self.confirm_seconds) * LATEST
             _tell(posted, PublishUnknown(f"no confirm in {self._seconds} s"))
-        oldest = self._oldest()
-        if self._timer is None and oldest is not None and not self.closed:
-            self._timer = self._tap.loop.call_at(oldest + self._seconds, self._sweep)
+
+    def _look_in(self, seconds: float) -> asyncio.TimerHandle:
+        # The loop counts in milliseconds: one more, and it never looks too early.
+        return self._tap.loop.call_later(seconds + 0.001, self._sweep)
 
 
 def _tell(posted: _Posted, error: BaseException | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+import uvloop
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared.bus import topology
@@ -44,6 +45,72 @@ async def test_what_goes_nowhere_is_said_at_once(broker: VirtualHost) -> None:
         await link.publish(Outgoing(COMMANDS, "nobody.hears", b"\x90"))
     await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
     assert await link.depths(("auth", "nobody")) == {"auth": (1, 0), "nobody": None}
+    await link.close()
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_messages_of_any_size_arrive_whole_and_in_order_on_either_loop(
+    broker: VirtualHost, loop: str
+) -> None:
+    def run() -> None:
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(there_and_back(broker))
+
+    await asyncio.to_thread(run)
+
+
+async def there_and_back(broker: VirtualHost) -> None:
+    sizes = [0, 1, 131_064, 131_065, 600_000, *range(200, 400)]
+    bodies = [bytes((number % 251,)) * size for number, size in enumerate(sizes)]
+    heard: asyncio.Queue[Delivery] = asyncio.Queue()
+    service, gateway = (
+        await connected(broker.url("auth"), "auth"),
+        await connected(broker.url("gateway"), "gateway"),
+    )
+    await service.consume("auth", heard.put_nowait, prefetch=10)
+    sent = [
+        Outgoing(COMMANDS, "auth.hears", body, reply_to="gateway.x", headers={"number": number})
+        for number, body in enumerate(bodies)
+    ]
+    publishing = asyncio.gather(*(gateway.publish(message) for message in sent))
+    async with asyncio.timeout(20):
+        for number, body in enumerate(bodies):
+            delivery = await heard.get()
+            assert delivery.body == body
+            assert delivery.properties.headers == {"number": number}
+            assert (delivery.properties.reply_to, delivery.properties.user_id) == ("gateway.x", "gateway")
+            delivery.ack()
+        await publishing
+    assert gateway.oldest_unconfirmed_seconds == 0
+    assert gateway.confirm_seconds > 0
+    assert gateway.send(Outgoing(COMMANDS, "auth.hears", b"unconfirmed"))
+    assert (await asyncio.wait_for(heard.get(), 5)).body == b"unconfirmed"
+    await service.close()
+    assert await eventually(lambda: waiting_in(gateway, "auth")) == 1
+    await gateway.close()
+
+
+async def waiting_in(link: RabbitLink, queue: str) -> int:
+    found = (await link.depths((queue,)))[queue]
+    return found[0] if found else 0
+
+
+async def test_a_connection_that_is_reset_says_so_to_whoever_waits_for_a_confirm(broker: VirtualHost) -> None:
+    link = await connected(broker.url("gateway"), "gateway")
+    assert link._publisher is not None
+    waiting = asyncio.create_task(link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90")))
+    await asyncio.sleep(0)
+    transport = link._publisher._tap._transport
+    assert transport is not None
+    transport.abort()
+    with pytest.raises(PublishUnknown):
+        await waiting
+    assert not link.up
+    await eventually(lambda: is_up(link))
+    await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
     await link.close()
 
 
