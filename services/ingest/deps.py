@@ -25,7 +25,12 @@ KEY_LENGTH = 16
 
 def new_key() -> str:
     """A dataset key that ThingSpeak clients can hold: 16 characters, 82 bits."""
-    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_LENGTH))
+    number = secrets.randbelow(len(KEY_ALPHABET) ** KEY_LENGTH)
+    characters = []
+    for _ in range(KEY_LENGTH):
+        number, digit = divmod(number, len(KEY_ALPHABET))
+        characters.append(KEY_ALPHABET[digit])
+    return "".join(characters)
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,8 @@ def planned(current: Sequence[Variable], wanted: Sequence[VariableSpec]) -> tupl
     """
     by_tag = {variable.tag: variable for variable in current}
     errors = _mistakes(by_tag, wanted)
-    taken = {variable.field for variable in current}
-    asked = {spec.field for spec in wanted if spec.field is not None}
-    free = iter([field for field in range(1, MAX_VARIABLES + 1) if field not in taken | asked])
+    taken = {variable.field for variable in current} | {spec.field for spec in wanted if spec.field}
+    free = iter([field for field in range(1, MAX_VARIABLES + 1) if field not in taken])
     plan = {variable.tag: msgspec.structs.replace(variable, retired=True) for variable in current}
     for index, spec in enumerate(wanted):
         known = by_tag.get(spec.tag)

@@ -25,6 +25,7 @@ from services.ingest.store import Store
 from shared.bus.routes import Done
 from shared.contracts.base import ANONYMOUS, Principal
 from shared.contracts.ingest import (
+    ChangeDataset,
     CorrectReading,
     Dataset,
     DeleteReading,
@@ -39,6 +40,7 @@ from shared.contracts.ingest import (
     PurgeDatasets,
     Reading,
     ReadingsStored,
+    VariableSpec,
     WriteReadings,
 )
 from shared.db import away
@@ -309,6 +311,58 @@ async def test_writers_do_not_wait_for_a_range_that_is_being_deleted(ingest: Ing
         sql = "DELETE FROM ingest.reading WHERE dataset = $1 AND at > $2"
         await connection.execute(sql, dataset.channel_id, at)
         assert (await ingest.write(dataset, readings(4))).entries[0].entry == 4
+
+
+async def test_many_readings_that_are_alike_are_stored_as_one_by_one(ingest: Ingest) -> None:
+    dataset = await ingest.create("far", "temp", "count")
+    far = VariableSpec(tag="top", field=64)
+    variables = (*(VariableSpec(tag=tag) for tag in ("far", "temp", "count")), far)
+    await ingest.ask(ChangeDataset(dataset_id=dataset.id, variables=variables))
+    at = datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
+    sent = [
+        {
+            "at": (at + timedelta(days=number)).isoformat(),
+            "values": {"top": number, "temp": [-0.0, 5, 1e-300, 22.5][number % 4], "count": 2**53 - number},
+        }
+        for number in range(60)
+    ]
+    bodies = [json.dumps(sent), *(json.dumps(one) for one in sent)]
+    for body in bodies:
+        await ingest.write(dataset, body)
+    assert [entry.entry for entry in (await ingest.write(dataset, bodies[0])).entries] == list(
+        range(121, 181)
+    )
+    found = sorted(await listed(ingest, dataset, limit=100), key=lambda reading: reading.entry)
+    for index, reading in enumerate(found):
+        one = sent[index % 60]
+        assert repr(sorted(reading.values.items())) == repr(sorted(one["values"].items()))  # type: ignore[attr-defined]
+        assert reading.at == datetime.fromisoformat(one["at"])  # type: ignore[arg-type]
+    assert len(found) == 180
+
+
+async def test_a_process_sees_what_another_one_changed(place: Place, vault: Vault) -> None:
+    async with process(place.url("ingest"), vault) as one, process(place.url("ingest"), vault) as other:
+        dataset = await one.create("temp")
+        await one.write(dataset, '{"values": {"temp": 1}}')
+        change = ChangeDataset(dataset_id=dataset.id, variables=(VariableSpec(tag="wind"),))
+        await other.ask(change)
+        assert (await one.write(dataset, '{"values": {"wind": 1}}')).entries[0].entry == 2
+        with pytest.raises(Invalid) as refused:
+            await one.write(dataset, '{"values": {"temp": 1}}')
+        assert refused.value.errors[0].code == "retired_variable"
+
+
+async def test_who_waited_for_a_writer_goes_on_from_its_last_entry(ingest: Ingest) -> None:
+    dataset = await ingest.create()
+    async with ingest.pool.acquire() as holds, holds.transaction():
+        store = Store(holds)
+        (known,) = (await store.locked(await store.lock_counters([dataset.id]))).values()
+        waiting = asyncio.create_task(ingest.write(dataset, '{"values": {"temp": 1}}'))
+        for _ in range(20):
+            await ingest.pool.fetchval("SELECT 1")  # meanwhile it has come to the lock
+        sql = "UPDATE ingest.dataset_counter SET last_entry = 7 WHERE dataset = $1"
+        await holds.execute(sql, known.number)
+    assert (await waiting).entries[0].entry == 8
 
 
 async def test_a_dataset_locked_for_long_is_an_outage_not_a_mistake(ingest: Ingest) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from services.ingest import rules
 from services.ingest.answers import number_cursor, number_of
 from services.ingest.deps import Deps
-from services.ingest.handlers.keys import KINDS, renew_keys, sealed
+from services.ingest.handlers.keys import KINDS, new_key, sealed
 from services.ingest.rules import Known
 from shared.bus.routes import Done, Routes
 from shared.contracts.base import Nothing
@@ -37,11 +37,23 @@ async def create_dataset(cmd: CreateDataset, deps: Deps) -> Done[DatasetCreated]
     owner = rules.person(deps.caller)
     variables = rules.planned((), cmd.variables)
     dataset_id = deps.new_id()
-    number = await deps.store.add_dataset(cmd, dataset_id, owner, deps.now)
-    await deps.store.set_variables(number, variables)
-    keys = await renew_keys(number, KINDS, deps)
-    known = await deps.store.dataset(dataset_id)
-    return Done(DatasetCreated(dataset=_shown(known), keys=sealed(keys, deps)))
+    keys = [new_key(kind, deps) for kind in KINDS]
+    number = await deps.store.add_dataset(
+        cmd, dataset_id, owner, deps.now, variables, [stored for _, stored in keys]
+    )
+    made = Dataset(
+        id=dataset_id,
+        channel_id=number,
+        name=cmd.name,
+        description=cmd.description,
+        public=cmd.public,
+        variables=variables,
+        entries=0,
+        created_at=deps.now,
+        last_entry_at=None,
+        version=1,
+    )
+    return Done(DatasetCreated(dataset=made, keys=sealed({stored.kind: key for key, stored in keys}, deps)))
 
 
 @routes.query(ListDatasets)

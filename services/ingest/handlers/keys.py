@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import structlog
 
 from services.ingest import rules
 from services.ingest.deps import Deps
+from services.ingest.store.datasets import StoredKey
 from shared.bus.routes import Done, Routes
 from shared.contracts.ingest import (
     DatasetKeyRevoked,
@@ -27,13 +26,10 @@ CONTEXT = "ingest.key"
 KINDS: tuple[KeyKind, ...] = ("read", "write")
 
 
-async def renew_keys(number: int, kinds: Iterable[KeyKind], deps: Deps) -> dict[str, str]:
-    """New keys of these kinds, in the clear, which the database never sees them in."""
-    keys = {}
-    for kind in kinds:
-        key = keys[str(kind)] = deps.new_key()
-        await deps.store.set_key(number, kind, deps.vault.digest(key, CONTEXT), deps.vault.lock(key, CONTEXT))
-    return keys
+def new_key(kind: KeyKind, deps: Deps) -> tuple[str, StoredKey]:
+    """A new key in the clear, and as the database has it."""
+    key = deps.new_key()
+    return key, StoredKey(kind, deps.vault.digest(key, CONTEXT), deps.vault.lock(key, CONTEXT))
 
 
 def sealed(keys: dict[str, str], deps: Deps) -> DatasetKeys:
@@ -61,7 +57,9 @@ async def rotate_dataset_key(cmd: RotateDatasetKey, deps: Deps) -> Done[DatasetK
     await deps.store.lock(cmd.dataset_id)
     known = rules.for_owner(await deps.store.dataset(cmd.dataset_id), deps.caller)
     ended = await deps.store.key_digests(known.number, (cmd.kind,))
-    keys = await _current(known.number, deps) | await renew_keys(known.number, (cmd.kind,), deps)
+    _, stored = new_key(cmd.kind, deps)
+    await deps.store.set_key(known.number, stored)
+    keys = await _current(known.number, deps)
     log.warning("key_rotated", dataset_id=str(known.id), kind=cmd.kind, caller=deps.caller.id)
     return Done(sealed(keys, deps), events=(DatasetKeyRevoked(dataset_id=known.id, digests=ended),))
 

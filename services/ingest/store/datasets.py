@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from services.ingest.rules import Known
 from services.ingest.store.base import Statements, at_most_one, known_of
 from shared.contracts.base import Principal
 from shared.contracts.ingest import CreateDataset, KeyHolder, KeyKind, Variable
+
+
+class StoredKey(NamedTuple):
+    """A key as it lies in the database, which never sees it in the clear."""
+
+    kind: KeyKind
+    digest: bytes
+    locked: bytes
 
 
 class Datasets(Statements):
@@ -44,16 +53,46 @@ class Datasets(Statements):
         """
         return [known_of(row) for row in await self._db.fetch(sql, caller.project, caller.id, number, limit)]
 
-    async def add_dataset(self, cmd: CreateDataset, dataset_id: UUID, owner: Principal, at: datetime) -> int:
+    async def add_dataset(
+        self,
+        cmd: CreateDataset,
+        dataset_id: UUID,
+        owner: Principal,
+        at: datetime,
+        variables: Sequence[Variable],
+        keys: Sequence[StoredKey],
+    ) -> int:
+        """The number of the new dataset, with everything that belongs to it."""
         sql = """
             WITH made AS (
                 INSERT INTO ingest.dataset (id, project, owner, name, description, public, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
+            ), counted AS (
+                INSERT INTO ingest.dataset_counter (dataset) SELECT number FROM made
+            ), described AS (
+                INSERT INTO ingest.variable (dataset, field, tag, name, unit)
+                SELECT made.number, v.*
+                FROM made, unnest($8::smallint[], $9::text[], $10::text[], $11::text[]) v
+            ), locked AS (
+                INSERT INTO ingest.dataset_key (dataset, kind, digest, locked)
+                SELECT made.number, k.* FROM made, unnest($12::text[], $13::bytea[], $14::bytea[]) k
             )
-            INSERT INTO ingest.dataset_counter (dataset) SELECT number FROM made RETURNING dataset
+            SELECT number FROM made
         """
         number: int = await self._db.fetchval(
-            sql, dataset_id, owner.project, owner.id, cmd.name, cmd.description, cmd.public, at
+            sql,
+            dataset_id,
+            owner.project,
+            owner.id,
+            cmd.name,
+            cmd.description,
+            cmd.public,
+            at,
+            [variable.field for variable in variables],
+            [variable.tag for variable in variables],
+            [variable.name for variable in variables],
+            [variable.unit for variable in variables],
+            *map(list, zip(*keys, strict=True)),
         )
         return number
 
@@ -89,12 +128,12 @@ class Datasets(Statements):
         sql = "UPDATE ingest.dataset SET deleted_at = NULL WHERE number = $1"
         await self._db.execute(sql, number)
 
-    async def set_key(self, number: int, kind: KeyKind, digest: bytes, locked: bytes) -> None:
+    async def set_key(self, number: int, key: StoredKey) -> None:
         sql = """
             INSERT INTO ingest.dataset_key (dataset, kind, digest, locked) VALUES ($1, $2, $3, $4)
             ON CONFLICT (dataset, kind) DO UPDATE SET digest = excluded.digest, locked = excluded.locked
         """
-        await self._db.execute(sql, number, kind, digest, locked)
+        await self._db.execute(sql, number, *key)
 
     async def locked_keys(self, number: int) -> dict[str, bytes]:
         sql = "SELECT kind, locked FROM ingest.dataset_key WHERE dataset = $1"
