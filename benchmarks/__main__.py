@@ -58,6 +58,7 @@ async def run(parts: Sequence[str], *, quick: bool) -> int:
         facts += await stage.versions()
         rows, broken = await _parts(stage, parts)
     progress.end()
+    facts += filter(None, [table.range_of_limit(rows)])
     facts.append(f"{time.monotonic() - began:.0f} s in all, {stage.rotations} rotations of {stage.seconds} s")
     return _report(facts, settings, rows, broken)
 

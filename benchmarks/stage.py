@@ -286,6 +286,7 @@ class Stage:
         return plain_environment() | {
             "BENCH_AMQP_URL": with_path(self.addresses["POSTHOUSE_AMQP_URL"], VHOST),
             "BENCH_DATABASE_URL": self.database_url(DATABASE),
+            "PYTHONUNBUFFERED": "1",  # `ready` is looked for in the log
         }
 
     def _spawn(

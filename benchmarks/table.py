@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 HEAD = ("part", "against", "conn.", "ours", "theirs", "ratio", "target", "met", "p50/p99 ms", "of theirs")
-CPU_HEAD = ("part", "against", "conn.", "ours", "theirs")
+CPU_HEAD = ("part", "conn.", "who", "CPU seconds")
 LEAST_CPU = 0.0005
 """Processes below this many seconds for 1,000 requests are not shown."""
 
@@ -96,14 +96,22 @@ def to_json(rows: Sequence[Row]) -> bytes:
 
 def to_text(rows: Sequence[Row]) -> str:
     """The tables of ratios, of CPU seconds, and the notes, in Markdown that lines up in a terminal."""
-    notes = [f"- {row.part}, {row.against}: {row.note}" for row in rows if row.note]
-    costs = [row for row in rows if row.cost is not None]
     parts = [lined_up(HEAD, [_cells(row) for row in rows])]
-    if costs:
-        parts += ["CPU seconds for 1,000 requests, by process:", lined_up(CPU_HEAD, map(_cpu_cells, costs))]
-    if notes:
+    if costs := list(_costs(rows)):
+        parts += ["CPU seconds for 1,000 requests, by process:", lined_up(CPU_HEAD, costs)]
+    if notes := _notes(rows):
         parts += ["\n".join(notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def range_of_limit(rows: Iterable[Row]) -> str:
+    """Between which rates the same program, the limit, moved in the course of the run."""
+    rates = [row.theirs for row in rows if row.against == "limit" and row.theirs and row.connections == 64]
+    if len(rates) < 2:
+        return ""
+    return (
+        f"the limit at 64 connections moved from {shown(min(rates))} to {shown(max(rates))}/s between parts"
+    )
 
 
 def lined_up(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -160,13 +168,25 @@ def _latency(cost: Cost | None) -> str:
     return "-" if cost is None else f"{cost.p50_ms:.2f}/{cost.p99_ms:.2f}"
 
 
-def _cpu_cells(row: Row) -> tuple[str, ...]:
-    connections = "-" if row.connections is None else str(row.connections)
-    return row.part, row.against, connections, _by_process(row.cost), _by_process(row.their_cost)
+def _costs(rows: Iterable[Row]) -> Iterable[tuple[str, ...]]:
+    """One line for each who was measured; ours is the same in several rows."""
+    seen: dict[tuple[str, ...], None] = {}
+    for row in rows:
+        for who, cost in (("ours", row.cost), (row.against, row.their_cost)):
+            if cost is not None:
+                seen[row.part, str(row.connections), who, _by_process(cost)] = None
+    return seen
 
 
-def _by_process(cost: Cost | None) -> str:
-    if cost is None:
-        return "-"
+def _notes(rows: Iterable[Row]) -> list[str]:
+    """Each note once, with all it is about."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            about.setdefault(row.note, []).append(f"{row.part}, {row.against}")
+    return [f"- {'; '.join(names)}: {note}" for note, names in about.items()]
+
+
+def _by_process(cost: Cost) -> str:
     largest = sorted(cost.cpu.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {seconds:.3f}" for name, seconds in largest if seconds >= LEAST_CPU)

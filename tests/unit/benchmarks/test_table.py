@@ -6,7 +6,19 @@ import json
 
 import pytest
 
-from benchmarks.table import Cost, Row, Target, judged, lined_up, missed, ratio_of, shown, to_json, to_text
+from benchmarks.table import (
+    Cost,
+    Row,
+    Target,
+    judged,
+    lined_up,
+    missed,
+    range_of_limit,
+    ratio_of,
+    shown,
+    to_json,
+    to_text,
+)
 
 
 def test_a_ratio_is_the_median_of_those_inside_each_rotation():
@@ -96,3 +108,20 @@ def test_columns_line_up():
 )
 def test_figures_are_shown_with_what_counts(value: float | None, text: str) -> None:
     assert shown(value) == text
+
+
+def test_a_note_of_several_rows_is_said_once():
+    other = Row(part="command", against="nameko_rpc", connections=64, note=MISSING.note)
+    assert "- command, celery_rpc; command, nameko_rpc: missing: no wheel" in to_text([MISSING, other])
+
+
+def test_the_cpu_of_ours_is_said_once_however_many_it_is_compared_with():
+    other = judged(ROW, ratio_of([(1, 1)]), None)
+    assert to_text([ROW, other]).count("gateway 0.031") == 1
+
+
+def test_what_the_same_program_did_in_the_course_of_a_run_is_the_noise():
+    slow = Row(part="query", against="limit", connections=64, theirs=16_000.0)
+    text = range_of_limit([ROW, slow, MISSING])
+    assert text == "the limit at 64 connections moved from 16,000 to 32,091/s between parts"
+    assert not range_of_limit([ROW])
