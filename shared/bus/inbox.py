@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from shared.db import Database, again, away, is_lost
@@ -91,19 +92,16 @@ class PostgresInbox:
     async def unit(self) -> AsyncIterator[PostgresUnit]:
         """A transaction; raises CommitUnknown when the connection breaks during the commit."""
         async with self._database.connection() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
+            await connection.execute("BEGIN")
+            unit = PostgresUnit(connection)
             try:
-                yield PostgresUnit(connection)
-            except BaseException:
-                if not is_lost(connection):
-                    await transaction.rollback()
+                yield unit
+                await unit.commit()
+            except CommitUnknown:
                 raise
-            try:
-                await transaction.commit()
-            except BaseException as error:
-                if away(error):
-                    raise CommitUnknown(str(error)) from error
+            except BaseException:
+                if not is_lost(connection) and connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
                 raise
 
     async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
@@ -114,7 +112,8 @@ class PostgresInbox:
 
     async def keep(self, entries: Sequence[Entry]) -> set[UUID]:
         """Add rows by themselves; the ids added: those already there stay as they are."""
-        return {row[0] for row in await self._database.pool.fetch(_INSERT, *_columns(entries))}
+        rows = await self._database.pool.fetch(f"{_INSERT} RETURNING id", *_columns(entries))
+        return {row[0] for row in rows}
 
     async def count_attempt(self, frame_id: UUID) -> int:
         """Count one more run of a redelivered frame."""
@@ -149,10 +148,11 @@ class PostgresInbox:
 
 
 class PostgresUnit:
-    """One transaction on one connection."""
+    """One transaction on one connection; handlers begin no other inside it."""
 
     def __init__(self, connection: Any) -> None:
         self.db = connection
+        self._last: Entry | None = None
 
     async def lock(self, ids: Sequence[UUID]) -> set[UUID]:
         """Transaction-level advisory locks that are not waited for."""
@@ -164,10 +164,43 @@ class PostgresUnit:
         return {row[0] for row in rows}
 
     async def record(self, entries: Sequence[Entry]) -> None:
-        """Add the rows, sorted by id so that two transactions wait for each other in one order only."""
-        added = await self.db.fetch(_INSERT, *_columns(entries))
-        if len(added) != len(entries):
+        """Add the rows, sorted by id so that two transactions wait for each other in one order only.
+
+        A single row is added with the commit, in one journey to the server.
+        """
+        if len(entries) == 1 and self._last is None:
+            self._last = entries[0]
+            return
+        if not entries:
+            return
+        said = await self.db.execute(_INSERT, *_columns(entries))
+        if said != f"INSERT 0 {len(entries)}":
             raise AlreadyAnswered
+
+    async def commit(self) -> None:
+        """Commit; raises CommitUnknown when the connection breaks meanwhile."""
+        try:
+            await self.db.execute("COMMIT" if self._last is None else f"{_values(self._last)}; COMMIT")
+        except asyncpg.UniqueViolationError as error:
+            if self._last is not None and (error.table_name or "").startswith("inbox"):
+                raise AlreadyAnswered from error
+            raise
+        except asyncpg.LockNotAvailableError:
+            raise  # the row was waited for, the commit was not reached
+        except BaseException as error:
+            if away(error):
+                raise CommitUnknown(str(error)) from error
+            raise
+
+
+def _values(entry: Entry) -> str:
+    """One row as a statement in text: every value is written in hexadecimal digits only."""
+    events = f"decode('{entry.events.hex()}', 'hex')" if entry.events else "NULL"
+    return (
+        "INSERT INTO inbox (id, body_hash, refused, reply, events) VALUES "  # noqa: S608 (digits only)
+        f"('{entry.id.hex}', decode('{entry.body_hash.hex()}', 'hex'), {entry.refused},"
+        f" decode('{entry.reply.hex()}', 'hex'), {events})"
+    )
 
 
 _INSERT = """
@@ -175,7 +208,6 @@ _INSERT = """
     SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::boolean[], $4::bytea[], $5::bytea[]) AS new (id)
     ORDER BY new.id
     ON CONFLICT (id) DO NOTHING
-    RETURNING id
 """
 
 

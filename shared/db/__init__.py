@@ -79,7 +79,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool; raises Away when there is none to be had in time, or when it is lost."""
         try:
-            connection = await self.pool.acquire(timeout=self._patience.acquire)
+            async with asyncio.timeout(self._patience.acquire):  # asyncpg's own limit costs a task
+                connection = await self.pool.acquire()
         except Exception as error:
             if isinstance(error, OSError) or away(error):
                 raise Away(f"no connection to PostgreSQL: {str(error) or type(error).__name__}") from error

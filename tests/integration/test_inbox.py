@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -105,3 +106,45 @@ async def test_a_locked_id_is_not_waited_for(inbox: PostgresInbox) -> None:
 async def test_attempts_are_counted_in_committed_rows(inbox: PostgresInbox) -> None:
     made = uuid7()
     assert [await inbox.count_attempt(made) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_a_single_row_goes_with_the_commit_and_keeps_every_byte(inbox: PostgresInbox) -> None:
+    reply, events = bytes(range(256)), b"'; DROP TABLE inbox; --\\"
+    given = Entry(uuid7(), b"'\\\0x" * 4, True, reply, events)
+    async with inbox.unit() as unit:
+        await unit.record([given])
+    assert await inbox.find([given.id]) == {given.id: given}
+
+
+async def test_two_transactions_with_one_row_have_one_effect(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    await admin.execute("CREATE TABLE effect (text text); GRANT ALL ON effect TO posthouse_worker")
+    same = entry()
+
+    async def run() -> None:
+        async with inbox.unit() as unit:
+            await unit.db.execute("INSERT INTO effect VALUES ('once')")
+            await unit.record([same])
+
+    ended = await asyncio.gather(*(run() for _ in range(4)), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in ended) == ["AlreadyAnswered"] * 3 + ["NoneType"]
+    assert await admin.fetchval("SELECT count(*) FROM effect") == 1
+    async with inbox.unit() as unit:
+        await unit.record([entry()])
+
+
+async def test_what_a_handler_did_is_undone_when_it_raises(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    given = entry()
+
+    async def fail() -> None:
+        async with inbox.unit() as unit:
+            await unit.record([given])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert await inbox.find([given.id]) == {}
+    assert await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'") == 0
