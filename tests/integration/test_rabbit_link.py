@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
@@ -16,6 +17,7 @@ from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
 from shared.bus.rabbit import RabbitLink
 from shared.bus.topology import COMMANDS, DEAD, EVENTS, REPLIES, WAIT
 from tests.broker import VirtualHost
+from tests.line import line_to
 from tests.suites.worlds import eventually
 
 QUEUES = [*topology.service_queues("auth"), *topology.service_queues("ingest"), *topology.shared_queues()]
@@ -112,6 +114,47 @@ async def test_a_connection_that_is_reset_says_so_to_whoever_waits_for_a_confirm
     await eventually(lambda: is_up(link))
     await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
     await link.close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_messages_wait_in_the_link_while_the_broker_does_not_read(
+    broker: VirtualHost, loop: str
+) -> None:
+    def run() -> None:
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(frozen_and_thawed(broker.url("gateway")))
+
+    await asyncio.to_thread(run)
+
+
+async def frozen_and_thawed(url: str) -> None:
+    parts = urlsplit(url)
+    account = parts.netloc.rpartition("@")[0]
+    async with line_to(parts.hostname or "", parts.port or 5672) as line:
+        netloc = f"{account}@127.0.0.1:{line.port}"
+        link = RabbitLink(parts._replace(netloc=netloc).geturl(), "gateway", publish_seconds=60)
+        link.start()
+        await eventually(lambda: is_up(link))
+        line.freeze()
+        publishing = [
+            asyncio.create_task(link.publish(Outgoing(COMMANDS, "auth.hears", bytes(60_000))))
+            for _ in range(400)
+        ]
+        publisher = link._publisher
+        assert publisher is not None
+
+        async def holds() -> bool:
+            return len(publisher._held) > 0
+
+        await eventually(holds)
+        transport = publisher._tap._transport
+        assert transport is not None
+        assert transport.get_write_buffer_size() < 1_000_000
+        assert link.oldest_unconfirmed_seconds > 0
+        line.thaw()
+        await asyncio.wait_for(asyncio.gather(*publishing), 20)
+        assert link.oldest_unconfirmed_seconds == 0
+        await link.close()
 
 
 class Unlucky(RabbitLink):
