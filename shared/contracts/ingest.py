@@ -184,7 +184,7 @@ class ReadingsStored(Event, topic="ingest.readings_stored"):
     last_at: datetime
 
 
-class EntryStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EntryStored(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A stored reading: its entry number and its time."""
 
     entry: int
@@ -192,7 +192,7 @@ class EntryStored(Struct, frozen=True, kw_only=True, omit_defaults=True):
     duplicate: bool = False
 
 
-class ReadingRejected(Struct, frozen=True, kw_only=True):
+class ReadingRejected(Struct, frozen=True, kw_only=True, gc=False):
     """A reading that was not stored: its index in the request (NDJSON and CSV: its line, from 1) and why."""
 
     index: int
@@ -200,7 +200,7 @@ class ReadingRejected(Struct, frozen=True, kw_only=True):
     message: str
 
 
-class ReadingsWritten(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ReadingsWritten(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What became of every reading of a `WriteReadings`, in order of the request.
 
     `skipped` counts the readings of an import batch that had been stored before: nothing else is said
