@@ -28,14 +28,29 @@ numbers = st.one_of(
     st.integers(-100, 100).map(str),
     st.integers(-(2**70), 2**70).map(str),
     st.sampled_from(
-        ["-0", "-0.0", "1e3", "1E+22", "1e999", "9007199254740993", "0.10", "22.50", "01", "NaN"]
+        ["-0", "-0.0", "1e3", "1E+22", "1e999", "9007199254740993", "0.10", "22.50", "100.00", "01", "NaN"]
     ),
 )
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=5)
 values = st.one_of(
     numbers,
     texts.map(json.dumps),
-    st.sampled_from(["null", "true", "[]", "{}", '"\\u00e9"', '"é"', '"a\\/b"', '"\\ud800"', '"\\u0000"']),
+    st.sampled_from(
+        [
+            "null",
+            "true",
+            "[]",
+            "{}",
+            '"\\u00e9"',
+            '"é"',
+            '"a\\/b"',
+            '"1.50,"',
+            '"a\\": "',
+            '"x, "',
+            '"\\ud800"',
+            '"\\u0000"',
+        ]
+    ),
 )
 times = st.one_of(
     st.datetimes(datetime(1999, 12, 31), datetime(2026, 11, 22)).map(lambda at: at.isoformat() + "Z"),
@@ -85,7 +100,12 @@ def readings(draw: st.DrawFn) -> str:
 def alike(draw: st.DrawFn) -> list[str]:
     """Readings as devices send them, and perhaps one that is not as the others."""
     tags = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3, unique=True))
-    plain = st.one_of(st.floats(-1e6, 1e6).map(repr), st.integers(-(2**60), 2**60).map(str))
+    plain = st.one_of(
+        st.floats(-1e6, 1e6).map(repr),
+        st.floats(-1e6, 1e6).map(lambda number: f"{number:.2f}"),
+        st.integers(-(2**60), 2**60).map(str),
+        st.sampled_from(["1.5" + "0" * 15, "1.5" + "0" * 30, "1." + "0" * 500]),
+    )
     start = draw(st.datetimes(datetime(2000, 1, 1), datetime(2026, 11, 19)))
     offset = draw(st.sampled_from(["Z", "+00:00", "+05:45", ".25Z", ""]))
     timed, first = draw(st.booleans()), draw(st.booleans())
@@ -170,6 +190,8 @@ BODIES: list[tuple[BodyFormat, str]] = [
     ("json", "[" + ",".join(f'{{{AT.format(n)}"values":{{"a":{n},"b":{n}.5}}}}' for n in range(60)) + "]"),
     ("json", "[" + ", ".join(f'{{"values": {{"a": {n}, "b": {n}.5}}}}' for n in range(60)) + "]"),
     ("ndjson", "".join(f'{{"values":{{"a":{n}}},{AT.format(n)[:-1]}}}\n' for n in range(60))),
+    ("json", "[" + ", ".join(f'{{"values": {{"a": {n}.50}}}}' for n in range(60)) + "]"),
+    ("ndjson", "".join(f'{{"values": {{"a": {n}.50, "b": 1}}}}\n' for n in range(60))),
     ("csv", "at,a,b\n" + "\n".join(f"2026-11-20T00:00:{n:02}Z,{n},{n}.5" for n in range(60))),
     ("csv", "a,b\r\n" + "".join(f"{n},{n % 7 / 4}\r\n" for n in range(60))),
 ]
