@@ -83,7 +83,7 @@ def read_body(write: WriteReadings, born: datetime, span: Span) -> Items | Colum
     text, times = _text_and_times(write, span)
     if write.format == "csv":
         columns = _columns_of_csv(text, times, born, write.time_column)
-        return _bounded(_read_csv(text, times, born, write.time_column)) if columns is None else columns
+        return read_exactly(write, born, span) if columns is None else columns
     reader = _ObjectReader(times, born)
     return _read_json(write.body, reader) if write.format == "json" else _read_lines(write.body, reader)
 
