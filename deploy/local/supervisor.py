@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,9 +208,17 @@ class Supervisor:
         keeper = self._keepers.get(name)
         return keeper.started_at if keeper else 0.0
 
-    async def unready(self) -> set[str]:
-        """The names of the programs that do not answer as ready now."""
-        keepers = list(self._keepers.values())
+    async def unready(self, foundation: Collection[str] = ()) -> set[str]:
+        """The names of the programs that do not answer as ready now.
+
+        Those of the foundation are asked only when another is not ready: while all that stands on them is,
+        they are, and each question would wake them.
+        """
+        found = await self._unready(lambda name: name not in foundation)
+        return found | await self._unready(lambda name: name in foundation) if found else found
+
+    async def _unready(self, asked: Callable[[str], bool]) -> set[str]:
+        keepers = [keeper for name, keeper in self._keepers.items() if asked(name)]
         answers = await asyncio.gather(*(keeper.is_ready() for keeper in keepers))
         return {keeper.program.name for keeper, ready in zip(keepers, answers, strict=True) if not ready}
 

@@ -128,7 +128,7 @@ async def mend(supervisor: Supervisor, repairs: Repairs, every_seconds: float = 
     elected_in = 0.0
     while True:
         await asyncio.sleep(every_seconds)
-        unready = await supervisor.unready()
+        unready = await supervisor.unready(foundation=SERVERS)
         if unready & before and not unready & SERVERS:
             await _make_again(supervisor, repairs, unready)
         before = unready

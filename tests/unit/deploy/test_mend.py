@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from deploy.local.errors import Failure
+from deploy.local.servers import SERVERS
 from deploy.local.up import ELECT_AFTER_SECONDS, Repairs, mend
 
 
@@ -20,7 +21,8 @@ class Watched:
         self.looks = 0
         self.told: list[str] = []
 
-    async def unready(self) -> set[str]:
+    async def unready(self, foundation: frozenset[str]) -> set[str]:
+        assert foundation == SERVERS
         self.looks += 1
         return self._unready[min(self.looks, len(self._unready)) - 1]
 

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ while True:
     server.accept()[0].close()
 """
 IGNORES_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + LISTENS
+SLEEPS = (sys.executable, "-c", "import time; time.sleep(600)")
 ALL: Sequence[Callable[[str], bool]] = (lambda name: True,)
 
 
@@ -103,6 +106,21 @@ async def test_the_state_tells_other_commands_what_runs(yard: Yard, unused_tcp_p
     process = Process.recorded(state["programs"]["one"]["process"])
     assert process is not None
     assert process.pid == yard.pid("one")
+
+
+async def test_what_all_stand_on_is_asked_only_when_one_of_them_is_not_ready(yard: Yard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as service:
+        named = (("server", server), ("service", service))
+        programs = [
+            replace(yard.program(name, listening.getsockname()[1]), command=SLEEPS)
+            for name, listening in named
+        ]
+        await yard.supervisor.start(programs, 20)
+        server.close()
+        assert await yard.supervisor.unready() == {"server"}
+        assert await yard.supervisor.unready(foundation={"server"}) == set()
+        service.close()
+        assert await yard.supervisor.unready(foundation={"server"}) == {"server", "service"}
 
 
 async def test_stopping_leaves_nothing(yard: Yard, unused_tcp_port: int) -> None:
