@@ -59,6 +59,7 @@ class RabbitLink:
         self._private: dict[str, Callable[[], None]] = {}
         self._private_channel: Channel | None = None
         self._private_taker: Taker | None = None
+        self._private_prefetch = 0
         self._private_lock = asyncio.Lock()
         self._look_channel: Channel | None = None
         self._callbacks: list[Callable[[], None]] = []
@@ -200,6 +201,7 @@ class RabbitLink:
                     on_lost()
                 self._private_channel = await _open(connection, confirms=False)
                 self._private_taker = _taker(connection, self._private_channel)
+                self._private_prefetch = 0
                 closing.append(self._private_channel)
                 self._consuming = connection
                 await self._attach_all(connection)
@@ -283,9 +285,13 @@ class RabbitLink:
             with _said_plainly():
                 async with self._private_lock:
                     arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
-                    await channel.queue_declare(name, exclusive=True, arguments=arguments)
-                    await channel.queue_bind(name, REPLIES, name)
-                    await channel.basic_qos(prefetch_count=prefetch)
+                    # One answer for all: the broker takes a channel's methods in order, and ends the channel
+                    # for one that fails.
+                    await channel.queue_declare(name, exclusive=True, arguments=arguments, nowait=True)
+                    await channel.queue_bind(name, REPLIES, name, nowait=True)
+                    if prefetch != self._private_prefetch:
+                        await channel.basic_qos(prefetch_count=prefetch)
+                        self._private_prefetch = prefetch
                     await _consume(taker, channel, name, name, on_delivery)
         except BROKEN as error:
             raise LinkDown(f"{type(error).__name__}: {error}") from error
@@ -378,7 +384,7 @@ class RabbitPrivateQueue:
             self._link._spawn(self._delete())
 
     async def _delete(self) -> None:
-        await self._channel.basic_cancel(self.name, timeout=SETUP_SECONDS)
+        await self._channel.basic_cancel(self.name, nowait=True, timeout=SETUP_SECONDS)
         await self._channel.queue_delete(self.name, timeout=SETUP_SECONDS)
         self._taker.forget(self.name)
 
