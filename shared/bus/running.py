@@ -23,7 +23,8 @@ from shared.contracts.submissions import RefusalBody, Submission
 from shared.errors import Away, Refusal, Retry
 
 TRIES = 4
-# Longer than a statement and its connection may take (32 s): a hung database is noticed as such first.
+# A handler that never ends is a bug. Longer than a statement and its connection may take (32 s): a hung
+# database is noticed as such first.
 HANDLER_SECONDS = 60.0
 BUSY = Outcome(
     Ending.BUSY,
@@ -80,7 +81,8 @@ class Runner:
         message = self._decode(frame)
         if isinstance(message, Outcome):
             return message
-        done = await self._watched(route, message, self._deps(route, frame, self._inbox.pool, now))
+        deps = self._deps(route, frame, self._inbox.pool, now)
+        done = await self._watch.run(route.handler(message, deps))
         return self._done(frame, done, now)
 
     async def _protected(self, route: Route, work: Work) -> Outcome:
@@ -110,7 +112,8 @@ class Runner:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
                         return BUSY
                     now = self._clock()
-                    done = await self._watched(route, message, self._deps(route, frame, unit.db, now))
+                    deps = self._deps(route, frame, unit.db, now)
+                    done = await self._watch.run(route.handler(message, deps))
                     outcome = self._done(frame, done, now)
                     await unit.record([_entry(frame, outcome)])
                 return outcome
@@ -228,7 +231,8 @@ class Runner:
     ) -> list[Outcome]:
         now = self._clock()
         jobs = [_job(work.frame, message) for work, message in zip(works, messages, strict=True)]
-        results = await self._watched(route, jobs, self._deps(route, works[0].frame, unit.db, now))
+        deps = self._deps(route, works[0].frame, unit.db, now)
+        results = await self._watch.run(route.handler(jobs, deps))
         outcomes = []
         entries = []
         for work, result in zip(works, results, strict=True):
@@ -241,11 +245,6 @@ class Runner:
                 entries.append(_entry(work.frame, outcome))
         await unit.record(entries)
         return outcomes
-
-    async def _watched(self, route: Route, message: Any, deps: Any) -> Any:
-        """Run a handler; one that never ends is a bug, told apart from a database that does not answer."""
-        with self._watch:
-            return await route.handler(message, deps)
 
     # -- what the inbox says ---------------------------------------------------------------------------
 

@@ -9,18 +9,21 @@ import pytest
 from shared.bus.watch import TooLong, Watch
 
 
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 async def test_what_runs_too_long_is_ended_and_the_task_goes_on() -> None:
     watch = Watch(0.02)
     for _ in range(2):
-        with pytest.raises(TooLong), watch:
-            await asyncio.Event().wait()
+        with pytest.raises(TooLong):
+            await watch.run(for_ever())
     await asyncio.sleep(0)
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
     watch = Watch(0.2)
-    with watch:
-        await asyncio.sleep(0)
+    assert await watch.run(asyncio.sleep(0, "done")) == "done"
     await asyncio.sleep(0.25)
 
 
@@ -30,8 +33,7 @@ async def test_each_task_has_its_own_time() -> None:
 
     async def run(name: str, seconds: float) -> None:
         try:
-            with watch:
-                await asyncio.sleep(seconds)
+            await watch.run(asyncio.sleep(seconds))
         except TooLong:
             ended.append(name)
 
@@ -41,16 +43,17 @@ async def test_each_task_has_its_own_time() -> None:
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     watch = Watch(0.02)
+    asked = asyncio.Event()
 
     async def stubborn() -> None:
-        with watch:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                await asyncio.Event().wait()
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            asked.set()
+            await for_ever()
 
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0.04)
+    task = asyncio.create_task(watch.run(stubborn()))
+    await asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -60,11 +63,10 @@ async def test_an_error_of_its_own_is_not_hidden() -> None:
     watch = Watch(0.02)
 
     async def fails() -> None:
-        with watch:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                raise ZeroDivisionError from None
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            raise ZeroDivisionError from None
 
     with pytest.raises(ZeroDivisionError):
-        await fails()
+        await watch.run(fails())
