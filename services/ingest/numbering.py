@@ -67,9 +67,9 @@ def own_ids_of(asked: Sequence[Asked], known: Mapping[UUID, Known]) -> set[OwnId
     return {
         (known[one.write.dataset_id].number, item.id_hash)
         for one in asked
-        if one.write.dataset_id in known and isinstance(one.items, list)
+        if isinstance(one.items, list)
         for item in one.items
-        if isinstance(item, Item) and item.id_hash is not None
+        if isinstance(item, Item) and item.id_hash is not None and one.write.dataset_id in known
     }
 
 
@@ -188,9 +188,10 @@ class Desk:
             self.plan.positions[account.known.number, write.source] = write.position
 
     def _is_stored(self, account: Account, write: WriteReadings) -> bool:
+        if not write.source:
+            return False
         key = (account.known.number, write.source)
-        position = self.plan.positions.get(key, self.positions.get(key, 0))
-        return bool(write.source) and write.position <= position
+        return write.position <= self.plan.positions.get(key, self.positions.get(key, 0))
 
     def _close(self, write: WriteReadings, account: Account, sheet: _Sheet) -> Outcome:
         if sheet.rejected:
