@@ -8,8 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import aiohttp
-
 from benchmarks import machine
 from benchmarks.load import Figures, Request, Wrk, WrongAnswers
 from benchmarks.stage import Running, Stage
@@ -62,10 +60,10 @@ async def burst(wrk: Wrk, contender: Contender, connections: int, seconds: int) 
     figures, client = await wrk.burst(contender.url, contender.request, connections, seconds)
     if not contender.until_stored:
         cpu = machine.spent(cpu, machine.cpu_seconds(contender.pids))
-    if figures.wrong or not figures.requests:
+    if figures.wrong:
+        said = await wrk.wrong_answer(contender.url, contender.request, connections)
         raise WrongAnswers(
-            f"{contender.name}: {figures.wrong} of {figures.requests} answers are wrong: {figures}"
-            f"; asked once more: {await _said(contender)}"
+            f"{contender.name}: {figures.wrong} of {figures.requests} are wrong. {said or figures}"
         )
     drain = await _settle(contender, before, figures.requests, connections) if contender.stored else 0.0
     if contender.until_stored:
@@ -74,17 +72,6 @@ async def burst(wrk: Wrk, contender: Contender, connections: int, seconds: int) 
         drain = 0.0
     rate = figures.requests * contender.rows / (figures.seconds + drain)
     return Burst(figures, rate, drain, cpu | {"client": client})
-
-
-async def _said(contender: Contender) -> str:
-    """What it answers to a single request, for people."""
-    ask = contender.request
-    path = ask.paths[0] if ask.paths else ask.path
-    async with (
-        aiohttp.ClientSession(headers=ask.headers) as client,
-        client.request(ask.method, contender.url + path, data=ask.body or None) as answer,
-    ):
-        return f"{answer.status} {(await answer.text())[:300]}"
 
 
 async def _settle(contender: Contender, before: int, answered: int, connections: int) -> float:
@@ -172,6 +159,8 @@ def spread(ours: Sequence[Burst], theirs: Sequence[Burst], measure: Callable[[Bu
 def cost(bursts: Sequence[Burst]) -> Cost:
     """Median latencies, and CPU seconds for 1,000 requests over all bursts."""
     requests = sum(burst.figures.requests for burst in bursts)
+    if not requests:
+        raise WrongAnswers(f"not one answer in {len(bursts)} bursts")
     names = {name for burst in bursts for name in burst.cpu}
     return Cost(
         statistics.median(burst.p50_ms for burst in bursts),

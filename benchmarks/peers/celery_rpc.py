@@ -37,6 +37,7 @@ celery.conf.update(
     task_default_queue="celery_rpc",
     worker_enable_remote_control=False,
     worker_prefetch_multiplier=0,
+    worker_redirect_stdouts=False,
 )
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR")
 
