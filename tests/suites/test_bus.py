@@ -13,7 +13,7 @@ from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.ids import keyed_id, uuid7
 from shared.bus.link import Outgoing
-from shared.bus.requester import Depth
+from shared.bus.pressure import Depth
 from shared.bus.requests import NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
 from shared.bus.topology import COMMANDS, EVENTS, MOST_MESSAGES, QUERIES
 from shared.contracts.about import get_about, probe
@@ -400,8 +400,14 @@ async def test_commands_are_shed_before_the_queue_is_full_so_that_retries_always
     for call in (world.requester.ask, world.requester.submit):
         with pytest.raises(Unavailable, match="nearly full"):
             await call(Add(text="a"), caller())
-    assert await world.requester.ask(Ask(text="a"), caller()) == "a"
     assert await world.effects.all() == []
+
+
+async def test_queries_are_shed_before_commands(world: World) -> None:
+    world.requester.depths["probe"] = Depth(messages=int(MOST_MESSAGES * 0.61), consumers=1)
+    with pytest.raises(Unavailable, match="nearly full"):
+        await world.requester.ask(Ask(text="a"), caller())
+    assert (await world.requester.ask(Add(text="a"), caller())).count == 1
 
 
 async def test_a_call_outlives_a_lost_connection_and_has_one_effect(world: World) -> None:
