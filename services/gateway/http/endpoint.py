@@ -93,7 +93,7 @@ class Endpoint:
             except Invalid as error:
                 wrong += error.errors
         self.read(incoming, wrong)
-        if self._row.handle is None:
+        if self._row.handle is None and not self._row.part_type:
             self._known.add(request.method, request.raw_path, self, incoming.path)
 
     def read(self, incoming: Incoming, wrong: list[FieldError]) -> None:

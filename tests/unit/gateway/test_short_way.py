@@ -162,6 +162,14 @@ async def test_what_is_unusual_goes_the_long_way(
     assert taken[-2:] == [False, False]
 
 
+async def test_streams_and_pages_never_go_the_short_way(house: House, token: str, taken: list[bool]) -> None:
+    made = await house.dataset(token)
+    for path in (f"/v1/datasets/{made['id']}/readings.csv", "/v1/services"):
+        first, second = [await house.request("GET", path, token=token) for _ in range(2)]
+        assert first.body == second.body
+    assert not any(taken[-4:])
+
+
 async def test_pipelined_requests_are_answered_in_order(house: House, taken: list[bool]) -> None:
     token, path = await known(house)
     reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
