@@ -59,6 +59,7 @@ class RabbitLink:
         self._private: dict[str, Callable[[], None]] = {}
         self._private_channel: Channel | None = None
         self._private_taker: Taker | None = None
+        self._takers: list[Taker] = []
         self._private_prefetch = 0
         self._private_lock = asyncio.Lock()
         self._look_channel: Channel | None = None
@@ -78,7 +79,9 @@ class RabbitLink:
         ]
 
     async def close(self) -> None:
-        """Close both connections."""
+        """Close both connections; what was settled is told before."""
+        for taker in self._takers:
+            taker.flush()
         for side in self._sides:
             side.cancel()
         await asyncio.gather(*self._sides, return_exceptions=True)
@@ -200,7 +203,7 @@ class RabbitLink:
                     closing.append(await self._open_live(connection, keys, on_delivery))
                     on_lost()
                 self._private_channel = await _open(connection, confirms=False)
-                self._private_taker = _taker(connection, self._private_channel)
+                self._private_taker = self.taker(connection, self._private_channel)
                 self._private_prefetch = 0
                 closing.append(self._private_channel)
                 self._consuming = connection
@@ -218,6 +221,7 @@ class RabbitLink:
         finally:
             self._consuming = self._private_channel = self._private_taker = self._look_channel = None
             self._reply_address = ""
+            self._takers.clear()
             private, self._private = self._private, {}
             for on_lost in private.values():
                 on_lost()
@@ -253,7 +257,7 @@ class RabbitLink:
         arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         await channel.queue_bind(name, REPLIES, name)
-        await _consume(_taker(connection, channel), channel, name, name, on_delivery, acks=False)
+        await _consume(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
         self._reply_address = name
         return channel
 
@@ -270,7 +274,7 @@ class RabbitLink:
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         for key in keys:
             await channel.queue_bind(name, EVENTS, key)
-        await _consume(_taker(connection, channel), channel, name, name, on_delivery, acks=False)
+        await _consume(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
         return channel
 
     async def open_private(
@@ -297,6 +301,12 @@ class RabbitLink:
             raise LinkDown(f"{type(error).__name__}: {error}") from error
         self._private[name] = on_lost
         return RabbitPrivateQueue(self, channel, taker, name)
+
+    def taker(self, connection: AbstractConnection, channel: Channel, *, patient: bool = False) -> Taker:
+        """What takes the deliveries of a channel."""
+        taker = Taker(tap_of(connection), channel.number, _read_table, patient=patient)
+        self._takers.append(taker)
+        return taker
 
     def release(self, name: str) -> None:
         """A private queue is gone."""
@@ -354,7 +364,8 @@ class RabbitSubscription:
         self._tag = f"{self._link.account}.{uuid.uuid4().hex}"
         try:
             await channel.basic_qos(prefetch_count=self._prefetch)
-            await _consume(_taker(connection, channel), channel, self.queue, self._tag, self._on_delivery)
+            taker = self._link.taker(connection, channel, patient=True)
+            await _consume(taker, channel, self.queue, self._tag, self._on_delivery)
         except ChannelNotFoundEntity:
             log.error("queue_missing", queue=self.queue)
             return
@@ -418,10 +429,6 @@ class TappedTransports(TransportFactory):
 def tap_of(connection: AbstractConnection) -> Tap:
     """What sits between a connection and its socket."""
     return cast(TappedConnection, connection).transports.tap
-
-
-def _taker(connection: AbstractConnection, channel: Channel) -> Taker:
-    return Taker(tap_of(connection), channel.number, _read_table)
 
 
 async def _consume(
