@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -55,6 +56,18 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: Annotated[int, note("database connections of this process", ge=2, le=100)] = 12
     log_level: Annotated[str, note("debug, info, warning or error")] = "info"
     commit: Annotated[str, note("the commit that runs, shown by /healthz")] = ""
+
+
+# New containers until the youngest are looked through. The usual 700 come together in one batch of frames:
+# a tenth of the time of a busy process went into looking for cycles that are not there.
+COLLECT_AFTER = 50_000
+
+
+def _collect_seldom() -> None:
+    """What is here at the start stays: leave it out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
 def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -127,6 +140,7 @@ class Asking:
         await self.link.open_replies(self.requester.on_reply)
         await self.link.hear(hears, on_delivery, on_lost)
         self.link.start()
+        _collect_seldom()
         logs.on_ship(self._shipper.add)
         queues = tuple(name for service in SERVICES for name in (service, f"{service}.queries"))
         self.spawn(self._shipper.run())
@@ -231,6 +245,7 @@ class Running:
         for seconds, command in self._timers:
             self._spawn(self._send_every(routes.service, seconds, command))
         self._ready = {}
+        _collect_seldom()
         log.info("serving", service=routes.service)
         await stopping.wait()
         self._ready = {"service": "stopping"}
