@@ -94,6 +94,8 @@ class Account:
     first_at: datetime | None
     last_at: datetime | None
     parts: int
+    latest_new: datetime | None = None
+    told_by: int = 0
 
     @classmethod
     def of(cls, known: Known) -> Account:
@@ -112,16 +114,28 @@ class Account:
             known.parts,
         )
 
-    def book(self, ats: Sequence[datetime]) -> ReadingsStored:
-        """Count stored rows of these times; their numbers follow the last one."""
+    def book(self, ats: Sequence[datetime], outcome: int) -> int:
+        """Count stored rows of these times for an outcome; answers the number of the first of them."""
         first, last = min(ats), max(ats)
         self.first_at = first if self.first_at is None else min(first, self.first_at)
         self.last_at = last if self.last_at is None else max(last, self.last_at)
-        before = self.last_entry
+        self.latest_new = last if self.latest_new is None else max(last, self.latest_new)
+        self.told_by = outcome
+        first_entry = self.last_entry + 1
         self.last_entry += len(ats)
         self.entries += len(ats)
         self.stored += len(ats)
-        return ReadingsStored(dataset_id=self.known.id, first=before + 1, last=self.last_entry, last_at=last)
+        return first_entry
+
+    @property
+    def news(self) -> ReadingsStored | None:
+        """What the batch stored here, in one event."""
+        if self.latest_new is None:
+            return None
+        first = self.known.last_entry + 1
+        return ReadingsStored(
+            dataset_id=self.known.id, first=first, last=self.last_entry, last_at=self.latest_new
+        )
 
 
 @dataclass
@@ -149,12 +163,17 @@ class Desk:
     plan: Plan = field(default_factory=Plan)
 
     def decide(self, asked: Sequence[Asked]) -> Plan:
-        """Work out every write; none fails another."""
+        """Work out every write; none fails another. The last one that stored something tells of all."""
+        outcomes = self.plan.outcomes
         for one in asked:
             try:
-                self.plan.outcomes.append(self._settle(one))
+                outcomes.append(self._settle(one))
             except Refusal as refusal:
-                self.plan.outcomes.append(refusal)
+                outcomes.append(refusal)
+        for account in self.plan.accounts.values():
+            told_by = outcomes[account.told_by]
+            if account.news is not None and isinstance(told_by, Done):
+                outcomes[account.told_by] = Done(told_by.reply, events=(account.news,))
         return self.plan
 
     def _settle(self, asked: Asked) -> Outcome:
@@ -177,11 +196,11 @@ class Desk:
     def _take(self, write: WriteReadings, account: Account, found: Columns) -> Outcome:
         """Nothing of columns whose variables are known can be wrong, or there already."""
         self._move(write, account)
-        event = account.book(found.ats)
+        first = account.book(found.ats, len(self.plan.outcomes))
         fields = [account.fields[tag] for tag in found.tags]
-        self.plan.blocks.append(Block(account.known.number, event.first, fields, found.columns, found.ats))
-        entries = [EntryStored(entry=entry, at=at) for entry, at in enumerate(found.ats, event.first)]
-        return Done(ReadingsWritten(entries=tuple(entries)), events=(event,))
+        self.plan.blocks.append(Block(account.known.number, first, fields, found.columns, found.ats))
+        entries = [EntryStored(entry=entry, at=at) for entry, at in enumerate(found.ats, first)]
+        return Done(ReadingsWritten(entries=tuple(entries)))
 
     def _move(self, write: WriteReadings, account: Account) -> None:
         if write.source:
@@ -206,13 +225,13 @@ class Desk:
         written = ReadingsWritten(entries=tuple(sheet.entries), rejected=tuple(sheet.rejected))
         if not sheet.rows:
             return Done(written)
-        event = account.book([row[1] for row in sheet.rows])
+        account.book([row[1] for row in sheet.rows], len(self.plan.outcomes))
         for row in sheet.rows:
             if row[6] is not None or row[7] is not None:
                 account.parts |= _parts(row)
         self.plan.rows += sheet.rows
         self.plan.own_ids.update(sheet.own_ids)
-        return Done(written, events=(event,))
+        return Done(written)
 
 
 class _Sheet:

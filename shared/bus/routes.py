@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -37,6 +37,21 @@ class Job(msgspec.Struct, Generic[M], frozen=True):
     born: datetime
 
 
+class Guess(msgspec.Struct, frozen=True):
+    """What a batch comes to if what this process remembers is still so, and one statement that makes sure.
+
+    `sql` is a list of common table expressions with parameters from $1 on, which write the effects;
+    `proof` an expression over them, true when the guess was right: if it is not, nothing happens.
+    `ended` is told whether it was.
+    """
+
+    results: Sequence[Done[Any]]
+    sql: str
+    proof: str
+    arguments: Sequence[Any]
+    ended: Callable[[bool], None]
+
+
 class Call(msgspec.Struct, frozen=True):
     """What one run of a handler works with; a service builds its `Deps` from it.
 
@@ -62,6 +77,7 @@ class Route:
     handler: Callable[..., Any]
     inbox: bool = True
     make_deps: Callable[[Call], Any] | None = None
+    guess: Callable[..., Guess | None] | None = None
 
 
 @dataclass
@@ -71,7 +87,8 @@ class Routes:
     Handler shapes, `deps` being what the service's `main` makes of a `Call`:
     - command: `async (message, deps) -> Done`: one transaction per message;
     - batch:   `async (jobs, deps) -> list[Done | Refusal]`: one transaction for all jobs, one outcome each;
-      when it raises, each job runs alone in a batch of one;
+      when it raises, each job runs alone in a batch of one; it may have a `guess`, `(jobs, deps) -> Guess |
+      None`, that is tried first: a statement instead of a transaction of several;
     - query:   `async (message, deps) -> Done` without events; no transaction;
     - stream:  `async generator (message, deps)` that yields parts of the reply type;
     - event:   as command, for an event of another service.
@@ -84,9 +101,11 @@ class Routes:
         """Register a command handler; `inbox=False` when a repeat has nothing to protect."""
         return self._add(message, "command", inbox)
 
-    def batch(self, message: type[Command[R]]) -> Callable[[H], H]:
-        """Register a set-based command handler."""
-        return self._add(message, "batch", True)
+    def batch(
+        self, message: type[Command[R]], *, guess: Callable[..., Guess | None] | None = None
+    ) -> Callable[[H], H]:
+        """Register a set-based command handler, and what may be tried before it."""
+        return self._add(message, "batch", True, guess)
 
     def query(self, message: type[Query[R]]) -> Callable[[H], H]:
         """Register a query handler."""
@@ -100,11 +119,17 @@ class Routes:
         """Listen to another service's event; `inbox=False` when hearing it twice is harmless."""
         return self._add(message, "event", inbox)
 
-    def _add(self, message: type[Message], shape: Shape, inbox: bool) -> Callable[[H], H]:
+    def _add(
+        self,
+        message: type[Message],
+        shape: Shape,
+        inbox: bool,
+        guess: Callable[..., Guess | None] | None = None,
+    ) -> Callable[[H], H]:
         def register(handler: H) -> H:
             if message.topic in self.table:
                 raise ValueError(f"{message.topic} has a handler already")
-            self.table[message.topic] = Route(message, shape, handler, inbox)
+            self.table[message.topic] = Route(message, shape, handler, inbox, guess=guess)
             return handler
 
         return register

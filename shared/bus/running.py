@@ -181,6 +181,9 @@ class Runner:
         return ready, messages
 
     async def _batch(self, route: Route, works: Sequence[Work], messages: Sequence[Message]) -> list[Outcome]:
+        guessed = await self._guessed(route, works, messages)
+        if guessed is not None:
+            return guessed
         for left in range(TRIES, 0, -1):
             try:
                 async with self._inbox.unit() as unit:
@@ -200,6 +203,31 @@ class Runner:
                     raise
                 return [await self._alone_failed(works[0], error)]
         raise AssertionError("unreachable")
+
+    async def _guessed(
+        self, route: Route, works: Sequence[Work], messages: Sequence[Message]
+    ) -> list[Outcome] | None:
+        """Try what the service guesses, in one journey to the database; None without a right guess."""
+        if route.guess is None or any(_keyed(work.frame.id) for work in works):
+            return None
+        now = self._clock()
+        jobs = [_job(work.frame, message) for work, message in zip(works, messages, strict=True)]
+        guess = route.guess(jobs, self._deps(route, works[0].frame, self._inbox.pool, now))
+        if guess is None:
+            return None
+        right = False
+        try:
+            results = zip(works, guess.results, strict=True)
+            outcomes = [self._done(work.frame, result, now) for work, result in results]
+            entries = [_entry(work.frame, outcome) for work, outcome in zip(works, outcomes, strict=True)]
+            right = await self._watch.run(self._inbox.at_once(guess, entries))
+        except CommitUnknown as error:
+            for work in works:
+                work.maybe_committed = True
+            raise Away(str(error)) from error
+        finally:
+            guess.ended(right)
+        return outcomes if right else None
 
     async def _alone_failed(self, work: Work, error: Exception) -> Outcome:
         """How a batch of one ends when its handler or its inbox row raises."""

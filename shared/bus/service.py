@@ -250,7 +250,7 @@ class Service:
                 route,
                 senders=route.message.senders | {owner_of(topic)},
                 joins=route.shape not in ("query", "stream"),
-                track=shapes.get(route.shape) or _Track(limits.batches, batch=True),
+                track=shapes.get(route.shape) or _Track(1 if route.guess else limits.batches, batch=True),
                 tally=self._meters.of(topic),
             )
             for topic, route in self._table.items()

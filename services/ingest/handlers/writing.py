@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import UUID
 
 from services.ingest import rules
 from services.ingest.answers import reading_of, value_fields
@@ -11,17 +12,37 @@ from services.ingest.columns import Columns
 from services.ingest.deps import Deps
 from services.ingest.formats import Items, raw_values, read_body
 from services.ingest.numbering import Asked, Desk, Outcome, arrays, imports_of, own_ids_of
+from services.ingest.rules import Known
 from services.ingest.values import Fault, Stored, from_json
-from shared.bus.routes import Done, Job, Routes
+from shared.bus.routes import Done, Guess, Job, Routes
 from shared.contracts.base import FieldError
 from shared.contracts.ingest import CorrectReading, Reading, WriteReadings
 from shared.errors import Invalid, NotFound, Refusal
 
 routes = Routes("ingest")
-LARGE_BODY = 65_536
+SMALL_BODY, LARGE_BODY = 4_096, 65_536
 
 
-@routes.batch(WriteReadings)
+def guess(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> Guess | None:
+    """The same from memory, when nothing has to be looked up and nothing is wrong with any of them."""
+    known: dict[UUID, Known] = {}
+    asked = []
+    for job in jobs:
+        write = job.message
+        dataset = known.get(write.dataset_id) or deps.store.remembered.as_if_now(write.dataset_id)
+        if dataset is None or write.source or len(write.body) > SMALL_BODY:
+            return None
+        known[dataset.id] = dataset
+        asked.append(Asked(write, job.caller, _items(job, deps)))
+    if own_ids_of(asked, known):
+        return None
+    plan = Desk(known, {}, {}).decide(asked)
+    if any(isinstance(outcome, Refusal) for outcome in plan.outcomes):
+        return None
+    return deps.store.guess(plan)
+
+
+@routes.batch(WriteReadings, guess=guess)
 async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list[Outcome]:
     asked = []
     for job in jobs:
@@ -33,6 +54,8 @@ async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list
     positions = await deps.store.positions(imports_of(asked, known))
     plan = Desk(known, own_ids, positions).decide(asked)
     await deps.store.carry_out(plan)
+    for account in plan.accounts.values():
+        deps.store.remembered.numbered(account.known.number, account.last_entry)
     return plan.outcomes
 
 
