@@ -7,15 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from shared.bus.requests import Unavailable
+from shared.bus.requests import Overloaded
 from shared.bus.topology import MOST_MESSAGES, SHED_AT, SHED_QUERIES_AT
 
 # Wait for an answer, wait for an effect, wait only until it is on disk.
 Want = Literal["ask", "change", "queue"]
 # A delay that even the quickest answer has is a queue, not a slow call (the idea of CoDel, RFC 8289). Few
 # calls are never refused, however slow: nobody would be helped.
-ASK_SECONDS, ASK_CALLS = 0.1, 32
-CHANGE_SECONDS, CHANGE_CALLS = 0.4, 256
+ASK_SECONDS, ASK_CALLS = 0.025, 64
+CHANGE_SECONDS, CHANGE_CALLS = 0.05, 64
+FEW = 32
+FEWER, MORE, UNLIMITED = 0.8, 16, 10_000
 LONGEST_RETRY_SECONDS = 30
 
 
@@ -32,13 +34,14 @@ class Flow:
     """The calls of one service for one want: how many are on their way, and what the quickest answer took.
 
     `delay_seconds` is the shortest answer of the last turn that had one; while nothing at all is
-    answered it grows with time.
+    answered it grows with time. `most` may be on their way at once.
     """
 
-    __slots__ = ("_answered", "_quickest", "delay_seconds", "in_flight", "rate")
+    __slots__ = ("_answered", "_quickest", "delay_seconds", "in_flight", "most", "rate")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.most = math.inf
         self.delay_seconds = 0.0
         self.rate = 0.0
         self._answered = 0
@@ -71,6 +74,15 @@ class Flow:
         self._answered = 0
         self._quickest = math.inf
 
+    def limit(self, is_slow: bool, least: int) -> None:
+        """Let fewer be on their way while even the quickest wait, more again when they do not."""
+        if is_slow:
+            self.most = max(least, min(self.most, self.in_flight) * FEWER)
+        elif self.most < UNLIMITED:
+            self.most += MORE
+        else:
+            self.most = math.inf
+
 
 class Pressure:
     """Refuses calls to a service that is asked more than it can answer: asking before changing."""
@@ -87,21 +99,17 @@ class Pressure:
         return found
 
     def admit(self, service: str, want: Want) -> Flow:
-        """The flow to count a new call in; raises Unavailable with an honest `retry_after`."""
+        """The flow to count a new call in; raises Overloaded with an honest `retry_after`."""
         depth = self.depths.get(service)
         if depth is not None:
             most = MOST_MESSAGES * (SHED_QUERIES_AT if want == "ask" else SHED_AT)
             if depth.messages > most:
                 seconds = _seconds((depth.messages - most) / depth.falling if depth.falling > 0 else math.inf)
-                raise Unavailable("the queue of this service is nearly full", seconds)
+                raise Overloaded("the queue of this service is nearly full", seconds)
         flow = self.flow(service, want)
-        if want != "ask":
-            if flow.delay_seconds > CHANGE_SECONDS and flow.in_flight >= CHANGE_CALLS:
-                raise _too_much(flow)
-            return flow
-        for other in (flow, self.flow(service, "change"), self.flow(service, "queue")):
-            if other.delay_seconds > ASK_SECONDS and other.in_flight >= ASK_CALLS:
-                raise _too_much(other)
+        if flow.in_flight >= flow.most:
+            seconds = _seconds(flow.in_flight / flow.rate if flow.rate > 0 else math.inf)
+            raise Overloaded("more is being asked of this service than it can answer", seconds)
         return flow
 
     @property
@@ -113,6 +121,15 @@ class Pressure:
         """Another so many seconds are over; called many times a second until everything is idle."""
         for flow in self._flows.values():
             flow.turn(seconds)
+        for (service, want), flow in self._flows.items():
+            if want == "ask":
+                flow.limit(self._is_slow(service, ASK_SECONDS, "ask", "change", "queue"), ASK_CALLS)
+            else:
+                flow.limit(self._is_slow(service, CHANGE_SECONDS, want), CHANGE_CALLS)
+
+    def _is_slow(self, service: str, seconds: float, *wants: Want) -> bool:
+        flows = [self._flows[service, want] for want in wants if (service, want) in self._flows]
+        return any(flow.delay_seconds > seconds and flow.in_flight >= FEW for flow in flows)
 
     def saw(self, queue: str, messages: int, consumers: int, seconds: float) -> None:
         """A watched queue was looked at, `seconds` after the last time."""
@@ -123,12 +140,6 @@ class Pressure:
     def missed(self, queue: str) -> None:
         """A watched queue is not there."""
         self.depths[queue] = Depth(present=False)
-
-
-def _too_much(flow: Flow) -> Unavailable:
-    """What is on its way has to be answered first."""
-    seconds = _seconds(flow.in_flight / flow.rate if flow.rate > 0 else math.inf)
-    return Unavailable("more is being asked of this service than it can answer", seconds)
 
 
 def _seconds(estimate: float) -> int:

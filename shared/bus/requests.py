@@ -52,6 +52,10 @@ class Unavailable(CallFailed):
         self.retry_after = retry_after
 
 
+class Overloaded(Unavailable):
+    """More is asked than can be answered: refused before anything was sent."""
+
+
 class OutcomeUnknown(CallFailed):
     """It may have happened: repeat with the same key to learn."""
 

@@ -33,11 +33,13 @@ class Connection(RequestHandler):
         "_arriving",
         "_began_at",
         "_exchange",
+        "_going_on",
         "_heard_at",
         "_limits",
         "_opened_at",
         "_partial_bytes",
         "_partial_since",
+        "_resting",
         "_short_way",
         "_stuck",
     )
@@ -47,6 +49,8 @@ class Connection(RequestHandler):
         self._limits = limits
         self._short_way = short_way
         self._exchange: Exchange | None = None
+        self._going_on = False
+        self._resting = False
         self._opened_at = self._heard_at = self._loop.time()
         self._began_at = 0.0
         self._partial_since = 0.0
@@ -83,23 +87,55 @@ class Connection(RequestHandler):
                 self.turn_away("headers_too_large")
 
     def _go_on(self) -> None:
-        """The next request goes the short way if it can, else aiohttp's task takes it."""
+        """The requests that are here, one at a time and in order; what is answered at once is over here."""
         waiter = self._waiter
-        if self._exchange is not None or waiter is None or waiter.done() or self._force_close:
-            return  # one request at a time, in order
-        if len(self._messages) == 1 and not (self._close or self.writing_paused):
-            message, payload = self._messages[0]
-            exchange = self._short_way.exchange(self, message, payload)
-            if exchange is not None:
-                assert self._parser is not None
-                assert self._manager is not None
-                self._messages.popleft()
-                self._parser.message_consumed()
-                self._manager.requests_count += 1
-                self._exchange = exchange
-                exchange.start()
-                return
-        waiter.set_result(None)
+        if self._going_on or waiter is None or waiter.done():
+            return
+        self._going_on = True
+        while self._messages and self._exchange is None and not (self._force_close or self._resting):
+            if not self._take_short():
+                waiter.set_result(None)  # aiohttp's task takes it, and what follows
+                break
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+        self._going_on = False
+
+    def _take_short(self) -> bool:
+        if self._close or self.writing_paused:
+            return False
+        message, payload = self._messages[0]
+        exchange = self._short_way.exchange(self, message, payload)
+        if exchange is None:
+            return False
+        assert self._parser is not None
+        assert self._manager is not None
+        self._messages.popleft()
+        self._parser.message_consumed()
+        self._manager.requests_count += 1
+        self._exchange = exchange
+        exchange.start()
+        return True
+
+    @property
+    def remote(self) -> str:
+        """The address at the other end."""
+        return self.peername[0] if self.peername else ""
+
+    def rest(self, seconds: float) -> None:
+        """Read no more and go on with nothing for so long."""
+        if self.transport is not None and not self._resting:
+            self._resting = True
+            self.transport.pause_reading()
+            self._loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self.transport is None:
+            return
+        if not (self._reading_paused or self._buffer_paused):
+            self.transport.resume_reading()
+        if self._messages:
+            self._go_on()
 
     def answer(self, data: bytes, *, close: bool) -> None:
         """The answer of the exchange that runs here; the next request may follow."""
@@ -117,8 +153,6 @@ class Connection(RequestHandler):
             )
         if self._messages:
             self._go_on()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for the exchange that runs here any more."""

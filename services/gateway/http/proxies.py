@@ -43,5 +43,10 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def is_one_of(remote: str, trusted: Networks) -> bool:
+    """Whether a connection comes from one of our own proxies."""
+    return bool(trusted) and _is_in(remote, trusted)
+
+
 def _is_in(text: str, trusted: Networks) -> bool:
     return _is_address(text) and any(ip_address(text) in network for network in trusted)

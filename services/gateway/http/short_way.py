@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from random import random
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -14,8 +15,8 @@ from services.gateway.http.answers import Answer
 from services.gateway.http.front import GONE, Front
 from services.gateway.http.gateway import Gateway, ending_of
 from services.gateway.http.incoming import Headers, Incoming
-from services.gateway.http.proxies import client_of, networks
-from shared.bus.requests import Begun, Caller
+from services.gateway.http.proxies import client_of, is_one_of, networks
+from shared.bus.requests import Begun, Caller, Overloaded
 from shared.errors import Refusal
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from services.gateway.http.endpoint import Endpoint
 
 MOST_PATHS = 8_192
+# Refusing takes time too: whoever goes on at once would take it from those who are answered.
+REST_SECONDS = 0.5
 
 
 class KnownPaths:
@@ -74,13 +77,18 @@ class ShortWay:
             return None
         if principal is None:
             return None
-        remote = connection.peername[0] if connection.peername else ""
-        incoming = Incoming(message.method, headers, query, client_of(remote, headers, self._proxies))
+        client = client_of(connection.remote, headers, self._proxies)
+        incoming = Incoming(message.method, headers, query, client)
         incoming.path = known[1]
         incoming.principal = principal
         if endpoint.row.accepts:
             incoming.body = payload.read_nowait()
         return Exchange(self, connection, endpoint, incoming)
+
+    def let_rest(self, connection: Connection) -> None:
+        """Read no more of a client just refused, for a moment; others behind a proxy are not to suffer."""
+        if not is_one_of(connection.remote, self._proxies):
+            connection.rest(REST_SECONDS * (0.5 + random()))  # not all again at once
 
 
 class Exchange:
@@ -140,6 +148,8 @@ class Exchange:
         if self._topic:
             self._way.gateway.meter.call(self._topic, ending_of(error))
         answer = self._way.front.failure(error, self._incoming)
+        if isinstance(error, Overloaded):
+            self._way.let_rest(self._connection)
         self._send(answer, self._wire(answer))
 
     def _wire(self, answer: Answer) -> bytes:

@@ -178,6 +178,17 @@ async def test_pipelined_requests_are_answered_in_order(house: House, taken: lis
         await writer.drain()
     answers = [await read_answer(reader) for _ in range(3)]
     assert [answer.headers["X-Request-Id"] for answer in answers] == ["a", "b", "c"]
+    assert taken[-3:] == [True, True, True]
+    writer.close()
+
+
+async def test_a_thousand_mistakes_in_one_write_are_all_answered(house: House, taken: list[bool]) -> None:
+    token, path = await known(house)
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
+    writer.write(f"GET {path}?limit=x HTTP/1.1\r\nHost: x\r\n{token}\r\n\r\n".encode() * 1_000)
+    answers = [await read_answer(reader) for _ in range(1_000)]
+    assert {answer.status for answer in answers} == {422}
+    assert sum(taken) > 500
     writer.close()
 
 
