@@ -175,7 +175,7 @@ def against_each(
     connections: int,
     bursts: Bursts,
     ours: str,
-    targets: Mapping[str, Target],
+    targets: Mapping[str, Target | None],
     note: str = "",
 ) -> list[Row]:
     """A row for each peer; one that is missing says why."""

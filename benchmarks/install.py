@@ -43,7 +43,8 @@ class Installed(NamedTuple):
         """What starts one process of a peer; only the role `web` listens, on the port."""
         program = {PYTHON: self.python, NAMEKO: self.nameko, NODE: self.node}[peer.runtime]
         file = Path(__file__).parent / "peers" / peer.file
-        return [str(program), str(file), role, *(["--port", str(port)] if role == "web" else [])]
+        listen = ["--port", str(port)] if role == "web" else []
+        return [str(program), str(file), *peer.arguments, role, *listen]
 
 
 def install(console: Console, instance: Instance) -> Installed:

@@ -10,15 +10,16 @@ from benchmarks.table import Row, Target
 
 SECONDS = 130
 PATH = "/v1/services/chat/probes"
-TARGETS = {
+TARGETS: dict[str, Target | None] = {
     "limit": Target(0.45, 0.60),
     "faststream": Target(20),
     "celery_rpc": Target(15),
     "nameko_rpc": Target(15),
     "aio_pika_rpc": Target(8),
     "express_amqplib": Target(3),
+    "express_amqplib_durable": None,
 }
-ALONE = Target(1.0, lower=True)
+ALONE = {"express_amqplib": Target(1.0, lower=True), "express_amqplib_durable": None}
 NOTE = "at 1 connection p50 in ms is compared: less is better"
 
 
@@ -35,8 +36,10 @@ async def run(stage: Stage) -> list[Row]:
         peers = {name: their(stage, peer, CALL) for name, peer in running.items()}
         bursts = await rotate(stage, [ours, *peers.values()], 64)
         rows = against_each(stage, "command", 64, bursts, "ours", TARGETS)
-        if express := peers.get("express_amqplib"):
-            alone = await rotate(stage, [ours, express], 1)
-            pair = alone["ours"], alone[express.name]
-            rows.append(compared("command", express.name, 1, *pair, ALONE, measure=p50, note=NOTE))
+        express = [peers[name] for name in ALONE if name in peers]
+        alone = await rotate(stage, [ours, *express], 1)
+        for peer in express:
+            pair = alone["ours"], alone[peer.name]
+            target = ALONE[peer.name]
+            rows.append(compared("command", peer.name, 1, *pair, target, measure=p50, note=NOTE))
     return rows

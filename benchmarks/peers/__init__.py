@@ -20,6 +20,8 @@ class Peer(NamedTuple):
     roles: tuple[str, ...]
     routes: tuple[str, ...]
     """`METHOD /path` of each route; what is sent to them stands in the file."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of every role."""
 
 
 _ALL = (
@@ -70,6 +72,15 @@ _ALL = (
         "express_amqplib.mjs",
         ("service", "web"),
         ("POST /",),
+    ),
+    Peer(
+        "express_amqplib_durable",
+        "Express 5.3.0 + amqplib 2.3.1 on Node 24, persistent, confirmed, quorum queue",
+        "node",
+        "express_amqplib.mjs",
+        ("service", "web"),
+        ("POST /",),
+        ("--durable",),
     ),
     Peer(
         "faststream",

@@ -3,6 +3,7 @@
 // `POST /` `{"text": ...}` becomes a message to the queue of the service, whose reply `{"text": ...}` is answered.
 // Tuned: `noDelay` (without it amqplib waits for Nagle's algorithm: forty times slower), messages not persistent,
 // no acknowledgements, a prepared router without ETags and without the `X-Powered-By` header; NODE_ENV=production.
+// With `--durable` a call is persistent, confirmed, in a quorum queue, and acknowledged after its reply.
 // Source of truth: amqp-node.github.io/amqplib (channel API reference, `connect`), the RabbitMQ tutorial "RPC" for
 // JavaScript, expressjs.com ("Production best practices: performance and reliability").
 import { parseArgs } from 'node:util';
@@ -11,12 +12,20 @@ import amqp from 'amqplib';
 process.env.NODE_ENV ??= 'production';
 const { default: express } = await import('express');
 
-const QUEUE = 'express_amqplib';
+const { positionals: [role], values: { port, durable } } = parseArgs({
+  allowPositionals: true,
+  options: { port: { type: 'string' }, durable: { type: 'boolean', default: false } },
+});
+const QUEUE = durable ? 'express_amqplib_durable' : 'express_amqplib';
+const QUEUE_OPTIONS = durable
+  ? { durable: true, arguments: { 'x-queue-type': 'quorum' } }
+  : { durable: false, autoDelete: true };
 const MILLISECONDS = 10_000;
 
-async function connect() {
+async function connect(confirms = false) {
   const connection = await amqp.connect(process.env.BENCH_AMQP_URL, { noDelay: true });
-  return { connection, channel: await connection.createChannel() };
+  const channel = await (confirms ? connection.createConfirmChannel() : connection.createChannel());
+  return { connection, channel };
 }
 
 function serveUntilStopped(close) {
@@ -41,7 +50,11 @@ async function rpc(channel) {
     const { promise, resolve, reject } = Promise.withResolvers();
     const timer = setTimeout(() => reject(new Error('no reply')), MILLISECONDS);
     waiting.set(correlationId, { resolve });
-    channel.sendToQueue(QUEUE, body, { correlationId, replyTo });
+    if (durable) {
+      channel.sendToQueue(QUEUE, body, { correlationId, replyTo, persistent: true }, (error) => error && reject(error));
+    } else {
+      channel.sendToQueue(QUEUE, body, { correlationId, replyTo });
+    }
     try {
       return await promise;
     } finally {
@@ -53,7 +66,7 @@ async function rpc(channel) {
 
 /** HTTP in front of the calls. */
 async function serveWeb(port) {
-  const { connection, channel } = await connect();
+  const { connection, channel } = await connect(durable);
   const ask = await rpc(channel);
   const app = express();
   app.disable('x-powered-by');
@@ -71,14 +84,14 @@ async function serveWeb(port) {
 /** The service: answer each call. */
 async function serveCalls() {
   const { connection, channel } = await connect();
-  await channel.assertQueue(QUEUE, { durable: false, autoDelete: true });
+  await channel.assertQueue(QUEUE, QUEUE_OPTIONS);
   await channel.consume(QUEUE, (message) => {
     const { text } = JSON.parse(message.content);
     const { correlationId, replyTo } = message.properties;
     channel.sendToQueue(replyTo, Buffer.from(JSON.stringify({ text })), { correlationId });
-  }, { noAck: true });
+    if (durable) channel.ack(message);
+  }, { noAck: !durable });
   serveUntilStopped(() => connection.close());
 }
 
-const { positionals: [role], values } = parseArgs({ allowPositionals: true, options: { port: { type: 'string' } } });
-await (role === 'web' ? serveWeb(Number(values.port)) : serveCalls());
+await (role === 'web' ? serveWeb(Number(port)) : serveCalls());

@@ -78,7 +78,7 @@ def test_a_runtime_that_cannot_be_installed_is_missing_with_its_peers_and_stops_
     assert attempt(Console(), "Python", lambda: "ready") == ""
     assert missing({"nameko": "no network"}) == {"nameko_rpc": "no network"}
     assert missing({}) == {}
-    assert {"express_pg", "express_amqplib"} == missing({"node": "why"}).keys()
+    assert {"express_pg", "express_amqplib", "express_amqplib_durable"} == missing({"node": "why"}).keys()
 
 
 def test_a_disk_that_is_full_is_a_reason_too() -> None:
