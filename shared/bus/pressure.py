@@ -12,11 +12,13 @@ from shared.bus.topology import MOST_MESSAGES, SHED_AT, SHED_QUERIES_AT
 
 # Wait for an answer, wait for an effect, wait only until it is on disk.
 Want = Literal["ask", "change", "queue"]
-# A delay that even the quickest answer has is a queue, not a slow call (the idea of CoDel, RFC 8289). Few
-# calls are never refused, however slow: nobody would be helped.
-ASK_SECONDS, ASK_CALLS = 0.025, 64
-CHANGE_SECONDS, CHANGE_CALLS = 0.05, 64
-FEW = 32
+# A delay that even the quickest answer has, again and again, is a queue and not a slow call (the idea of
+# CoDel, RFC 8289). Some calls are never refused, however slow: nobody would be helped.
+ASK_SECONDS, ASK_CALLS = 0.04, 64
+CHANGE_SECONDS, CHANGE_CALLS = 0.1, 256
+SLOW_TURNS = 4
+# No answer at all is an outage, which calls wait out inside their deadlines: only so many of them.
+SILENT_SECONDS, SILENT_CALLS = 1.0, 1_024
 FEWER, MORE, UNLIMITED = 0.8, 16, 10_000
 LONGEST_RETRY_SECONDS = 30
 
@@ -33,11 +35,19 @@ class Depth(msgspec.Struct):
 class Flow:
     """The calls of one service for one want: how many are on their way, and what the quickest answer took.
 
-    `delay_seconds` is the shortest answer of the last turn that had one; while nothing at all is
-    answered it grows with time. `most` may be on their way at once.
+    `delay_seconds` is the shortest answer of the last turn, 0 when it had none; `most` may be on their way.
     """
 
-    __slots__ = ("_answered", "_quickest", "delay_seconds", "in_flight", "most", "rate")
+    __slots__ = (
+        "_answered",
+        "_quickest",
+        "_silent_seconds",
+        "_slow_turns",
+        "delay_seconds",
+        "in_flight",
+        "most",
+        "rate",
+    )
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -46,6 +56,8 @@ class Flow:
         self.rate = 0.0
         self._answered = 0
         self._quickest = math.inf
+        self._silent_seconds = 0.0
+        self._slow_turns = 0
 
     def began(self) -> None:
         """One more is on its way."""
@@ -64,24 +76,28 @@ class Flow:
 
     def turn(self, seconds: float) -> None:
         """Another so many seconds are over."""
-        if self._answered:
-            self.delay_seconds = self._quickest
-        elif self.in_flight:
-            self.delay_seconds += seconds
-        else:
-            self.delay_seconds = 0.0
+        self.delay_seconds = self._quickest if self._answered else 0.0
+        self._silent_seconds = 0.0 if self._answered or not self.in_flight else self._silent_seconds + seconds
         self.rate += 0.3 * (self._answered / seconds - self.rate)
         self._answered = 0
         self._quickest = math.inf
 
     def limit(self, is_slow: bool, least: int) -> None:
         """Let fewer be on their way while even the quickest wait, more again when they do not."""
-        if is_slow:
+        self._slow_turns = self._slow_turns + 1 if is_slow else 0
+        if self._slow_turns >= SLOW_TURNS:
             self.most = max(least, min(self.most, self.in_flight) * FEWER)
-        elif self.most < UNLIMITED:
+        elif self._silent_seconds > SILENT_SECONDS:
+            self.most = min(self.most, SILENT_CALLS)
+        elif self.in_flight and self.most < UNLIMITED:
             self.most += MORE
         else:
             self.most = math.inf
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way and nothing is remembered."""
+        return not self.in_flight and not self.delay_seconds and self.most == math.inf
 
 
 class Pressure:
@@ -114,8 +130,8 @@ class Pressure:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is on its way and every delay is forgotten."""
-        return not any(flow.in_flight or flow.delay_seconds for flow in self._flows.values())
+        """Whether nothing is on its way and every limit is forgotten."""
+        return all(flow.is_idle for flow in self._flows.values())
 
     def turn(self, seconds: float) -> None:
         """Another so many seconds are over; called many times a second until everything is idle."""
@@ -129,7 +145,7 @@ class Pressure:
 
     def _is_slow(self, service: str, seconds: float, *wants: Want) -> bool:
         flows = [self._flows[service, want] for want in wants if (service, want) in self._flows]
-        return any(flow.delay_seconds > seconds and flow.in_flight >= FEW for flow in flows)
+        return any(flow.delay_seconds > seconds for flow in flows)
 
     def saw(self, queue: str, messages: int, consumers: int, seconds: float) -> None:
         """A watched queue was looked at, `seconds` after the last time."""

@@ -171,14 +171,17 @@ async def test_one_batch_of_many_writes_has_one_outcome_each(ingest: Ingest) -> 
     )
     first, stranger, malformed, last = outcomes
     assert isinstance(first, Done)
-    assert first.events == (
-        ReadingsStored(dataset_id=one.id, first=1, last=2, last_at=datetime(2026, 11, 20, 0, 1, tzinfo=UTC)),
-    )
+    assert [entry.entry for entry in first.reply.entries] == [1, 2]
+    assert first.events == ()
     assert isinstance(stranger, NotFound)
     assert isinstance(malformed, Refusal)
     assert malformed.status == 400
     assert isinstance(last, Done)
     assert last.reply.entries[0].entry == 3
+    news = ReadingsStored(
+        dataset_id=one.id, first=1, last=3, last_at=datetime(2026, 11, 20, 0, 1, tzinfo=UTC)
+    )
+    assert last.events == (news,)
     assert (await ledger(ingest, two)).rejected == {"malformed": 1}
 
 
