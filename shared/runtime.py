@@ -60,7 +60,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 # New containers until the youngest are looked through. The usual 700 come together in one batch of frames:
 # a tenth of the time of a busy process went into looking for cycles that are not there.
-COLLECT_AFTER = 50_000
+COLLECT_AFTER = 10_000
 
 
 def _collect_seldom() -> None:

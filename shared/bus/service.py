@@ -34,7 +34,8 @@ log = structlog.get_logger()
 Tell = Callable[[Frame, Ending], None]
 PREFETCH = 64
 MOST_IN_BATCH = 256
-MOST_BATCH_BYTES = 4 << 20
+MOST_BATCH_BYTES = 1 << 20
+LARGE_BYTES = 16 << 10
 PROBE_SECONDS = 1.0
 HELD_CHECK_SECONDS = 0.05
 
@@ -65,9 +66,17 @@ class _Track:
 
     most: int
     batch: bool = False
+    guesses: bool = False
     waiting: deque[Work] = field(default_factory=deque)
     running: int = 0
     starting: bool = False
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more may run: of small batches that are guessed one, for two overtake each other."""
+        if self.guesses and len(memoryview(self.waiting[0].frame.body)) < LARGE_BYTES:
+            return not self.running
+        return self.running < self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +259,8 @@ class Service:
                 route,
                 senders=route.message.senders | {owner_of(topic)},
                 joins=route.shape not in ("query", "stream"),
-                track=shapes.get(route.shape) or _Track(1 if route.guess else limits.batches, batch=True),
+                track=shapes.get(route.shape)
+                or _Track(limits.batches, batch=True, guesses=route.guess is not None),
                 tally=self._meters.of(topic),
             )
             for topic, route in self._table.items()
@@ -264,7 +274,7 @@ class Service:
 
     def _kick(self, track: _Track) -> None:
         """Start a task for what waits, when there is a place; it starts the next one itself."""
-        if track.waiting and track.running < track.most and not track.starting and not self.holding:
+        if track.waiting and track.has_place and not track.starting and not self.holding:
             track.running += 1
             track.starting = True
             self._spawn(self._run_together(track) if track.batch else self._run_singly(track))

@@ -132,6 +132,8 @@ class Endpoint:
             headers["Preference-Applied"] = incoming.prefer.applied
         if row.answers == 204:
             return Answer(204, headers=headers)
+        if row.prints is not None and (body := row.prints(reply)) is not None:
+            return Answer(row.answers, body, headers=headers)
         if row.show is not None:
             reply = row.show(reply, self._gateway.vault)
         if self._render is not None:
