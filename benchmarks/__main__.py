@@ -24,6 +24,7 @@ from deploy.local import settings as configuration
 from deploy.local.console import Console
 from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
+from deploy.local.services import commit
 
 RESULTS = Path(__file__).parent / "results"
 START_SECONDS = 40.0
@@ -41,7 +42,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 async def run(parts: Sequence[str], *, quick: bool) -> int:
     """Run the parts, print and write the table; answers 1 when something did not work."""
     began = time.monotonic()
-    facts = machine.describe()
+    facts = [f"commit {commit(ROOT) or 'unknown'}", *machine.describe()]
     checkout = Instance(configuration.load(ROOT))
     installed = install(Console(), checkout)
     place = ROOT / ".local" / "bench" / "instance"
@@ -54,7 +55,7 @@ async def run(parts: Sequence[str], *, quick: bool) -> int:
         progress.part("start")
         await stage.start()
         await stage.prepare()
-        settings = await stage.posthouse("settings", quiet=True)
+        settings = (await stage.posthouse("settings", quiet=True)).replace(f"{ROOT}/", "")
         facts += await stage.versions()
         rows, broken = await _parts(stage, parts)
     progress.end()
