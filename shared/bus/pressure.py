@@ -15,7 +15,7 @@ Want = Literal["ask", "change", "queue"]
 # A delay that even the quickest answer has, again and again, is a queue and not a slow call (the idea of
 # CoDel, RFC 8289). Some calls are never refused, however slow: nobody would be helped.
 ASK_SECONDS, ASK_CALLS = 0.04, 64
-CHANGE_SECONDS, CHANGE_CALLS = 0.1, 256
+CHANGE_SECONDS, CHANGE_CALLS = 0.05, 256
 SLOW_TURNS = 4
 # No answer at all is an outage, which calls wait out inside their deadlines: only so many of them.
 SILENT_SECONDS, SILENT_CALLS = 1.0, 1_024

@@ -55,7 +55,7 @@ def test_asking_is_refused_before_changing() -> None:
     pressure = Pressure()
     begin(pressure, "ask", 200)
     begin(pressure, "change", CHANGE_CALLS + 100)
-    turns(pressure, "change", 0.08)
+    turns(pressure, "change", 0.045)
     assert refused(pressure, "ask")
     assert not refused(pressure, "change")
     turns(pressure, "change", 0.2)
