@@ -14,6 +14,7 @@ from benchmarks.stage import Running, Stage
 from benchmarks.table import Cost, Ratio, Row, Target, judged, ratio_of
 
 SETTLE_SECONDS = 60.0
+STILL_SECONDS = 0.5
 LOOK_SECONDS = 0.02
 SERVERS = ("rabbitmq", "postgres")
 
@@ -82,13 +83,15 @@ async def _settle(contender: Contender, before: int, answered: int, connections:
     assert contender.stored is not None
     began = time.monotonic()
     reached = 0.0
-    seen = -1
+    seen, still_since = -1, began
     while True:
         now = await contender.stored() - before
         if now >= answered * contender.rows and not reached:
             reached = time.monotonic() - began
-        if reached and now == seen:
-            break
+        if now != seen:
+            still_since = time.monotonic()
+        elif reached and time.monotonic() - still_since > STILL_SECONDS:
+            break  # what was under way at the end is not to count for the next burst
         if time.monotonic() - began > SETTLE_SECONDS:
             raise WrongAnswers(
                 f"{contender.name}: {answered * contender.rows} rows were answered, {now} are stored"
