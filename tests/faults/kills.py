@@ -62,7 +62,9 @@ class Killer:
         for _ in range(20):
             await self._loaded()
             await until(lambda: all(map(self.posthouse.pid, before)), "both ingest processes run")
-            self.trigger.write_text(str(commits))
+            whole = self.trigger.with_suffix(".new")
+            whole.write_text(str(commits))
+            whole.rename(self.trigger)  # nobody reads half of it
             await until(lambda: not self.trigger.exists(), f"{commits} commits")
             flying, began = self.writers.in_flight, time.monotonic()
             if flying >= LEAST_IN_FLIGHT:
