@@ -100,10 +100,6 @@ class Link(Protocol):
         """The name of this connection's reply queue, fresh at every connect; empty while there is none."""
 
     @property
-    def confirm_seconds(self) -> float:
-        """Seconds from publishing to the confirm, smoothed over the latest; 0 at a new connection."""
-
-    @property
     def oldest_unconfirmed_seconds(self) -> float:
         """How long the oldest message without a confirm has been waiting for it; 0 when there is none."""
 

@@ -249,7 +249,6 @@ class MemoryPrivateQueue:
 class MemoryLink:
     """A connection to the broker in memory; `cut` and `mend` break and restore it."""
 
-    confirm_seconds = 0.0
     oldest_unconfirmed_seconds = 0.0
 
     def __init__(self, broker: MemoryBroker, account: str) -> None:

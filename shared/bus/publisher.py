@@ -32,8 +32,6 @@ log = structlog.get_logger()
 
 MANDATORY = MULTIPLE = 1
 SHAPES_KEPT = 1_000
-# How much of the smoothed seconds to a confirm is the latest one.
-LATEST = 1 / 16
 _content = struct.Struct(">BHIHHQ")
 _flags = struct.Struct(">H")
 
@@ -65,7 +63,6 @@ class Publisher:
         self, tap: Tap, number: int, account: str, write_table: WriteTable, *, most: int, seconds: float
     ) -> None:
         self.closed = ""
-        self.confirm_seconds = 0.0
         self._tap = tap
         self._channel = number
         self._user = _short(account)
@@ -199,11 +196,9 @@ class Publisher:
     def _confirmed(self, number: int, multiple: int, nacked: bool) -> None:
         waiting = self._waiting
         numbers = list(takewhile(number.__ge__, waiting)) if multiple else (number,)
-        now = time.monotonic()
         for each in numbers:
             posted = waiting.pop(each, None)
             if posted is not None:
-                self.confirm_seconds += (now - posted.at - self.confirm_seconds) * LATEST
                 _tell(posted, Nacked(posted.message.key) if nacked else None)
 
     def _returned(self, message_id: str) -> None:
@@ -241,7 +236,6 @@ class Publisher:
         oldest = self._oldest()
         self._timer = None if oldest is None else self._look_in(oldest - until)
         for posted in given_up:
-            self.confirm_seconds += (self._seconds - self.confirm_seconds) * LATEST
             _tell(posted, PublishUnknown(f"no confirm in {self._seconds} s"))
 
     def _look_in(self, seconds: float) -> asyncio.TimerHandle:

@@ -182,11 +182,6 @@ class RabbitLink:
         return self._logging is not None and self._logging.send(message)
 
     @property
-    def confirm_seconds(self) -> float:
-        """As `Link.confirm_seconds`."""
-        return self._publisher.confirm_seconds if self._publisher else 0.0
-
-    @property
     def oldest_unconfirmed_seconds(self) -> float:
         """As `Link.oldest_unconfirmed_seconds`."""
         return self._publisher.oldest_unconfirmed_seconds if self._publisher else 0.0
