@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from shared.contracts.base import Command, Nothing
+from shared.contracts.base import Command, Nothing, Query
 
+Moment = Annotated[datetime, Meta(tz=True)]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
@@ -62,3 +63,41 @@ class StoreLogLines(
 
     lines: tuple[LogLine, ...] = ()
     ended: tuple[Ended, ...] = ()
+
+
+class StoredLine(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """A line as it was stored; `fields` is whatever else it says."""
+
+    at: datetime
+    level: Level
+    service: str
+    event: str
+    request_id: str
+    trace_id: str
+    fields: dict[str, Any]
+
+
+class LogPage(Struct, frozen=True, kw_only=True):
+    """One page of log lines, newest first unless asked otherwise; `next` continues it."""
+
+    items: tuple[StoredLine, ...]
+    next: str | None
+
+
+class ListLogLines(Query[LogPage], topic="worker.list_log_lines"):
+    """Stored log lines, for administrators.
+
+    `level` is the least grave one shown, `q` a text that the event or the fields contain (without case),
+    `since` and `until` bound `at` (since <= at < until).
+    """
+
+    service: Annotated[str, Meta(max_length=64)] = ""
+    level: Level | None = None
+    request_id: Annotated[str, Meta(max_length=200)] = ""
+    trace_id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    q: Annotated[str, Meta(max_length=200)] = ""
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    after: str | None = None
+    order: Literal["asc", "desc"] = "desc"
