@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
+from services.gateway.pages.table import add_pages
 from services.gateway.readiness import counter, learn_signing_keys, watcher
 from services.gateway.revocations import TOPICS, listener
 from services.gateway.session import Callers
@@ -31,6 +32,7 @@ async def main() -> None:
             registry=bus.figures,
             missing=missing,
             processes=counter(bus.requester),
+            add_pages=add_pages,
         )
         await bus.start(TOPICS, listener(callers), callers.drop_all)
         bus.spawn(learn_signing_keys(callers))

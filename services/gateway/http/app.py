@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -44,12 +44,13 @@ def make_app(
     missing: Missing = nothing_missing,
     processes: Processes = nobody_counted,
     tables: Sequence[Routes] = TABLES,
+    add_pages: Callable[[web.Application, Gateway], None] | None = None,
 ) -> web.Application:
     """The whole gateway as an aiohttp application, to be opened by `Door`.
 
     `missing` names each dependency that is away with its reason, for `/readyz`; `processes` counts those
     that serve each service, for `/v1/services`; `registry` is what `/metrics` shows; `tables` are the
-    routes there are.
+    routes there are; `add_pages` adds the pages for people, `/` among them.
     """
     gateway = Gateway(
         requester=requester,
@@ -65,6 +66,8 @@ def make_app(
     app = web.Application()
     known = KnownPaths()
     app[GATEWAY], app[FRONT], app[SHORT_WAY] = gateway, front, ShortWay(gateway, front, known)
+    if add_pages is not None:
+        add_pages(app, gateway)
     by_path: dict[str, list[Route]] = {}
     for row in (row for table in tables for row in table.rows):
         by_path.setdefault(row.path, []).append(row)

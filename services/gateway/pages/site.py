@@ -1,0 +1,222 @@
+"""Pages as rows of a table: who may look, what they send, what becomes of a failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+import structlog
+from aiohttp import web
+from aiohttp.hdrs import CONTENT_TYPE, SET_COOKIE
+from multidict import CIMultiDict
+
+from services.gateway.http.body import read_body
+from services.gateway.http.gateway import Gateway
+from services.gateway.http.incoming import INCOMING, Incoming
+from services.gateway.http.problems import Turned, problem_of
+from services.gateway.pages import flash
+from services.gateway.pages.view import render
+from shared import context
+from shared.bus.requests import CallFailed
+from shared.contracts.auth import Account, GetMe
+from shared.contracts.base import Command, FieldError, Query
+from shared.errors import Forbidden, Refusal
+
+log = structlog.get_logger()
+R = TypeVar("R")
+Who = Literal["anyone", "user", "administrator"]
+ADMINISTRATOR = "administrator"
+HTML = "text/html; charset=utf-8"
+FORM = "application/x-www-form-urlencoded"
+FORM_BYTES = 256 << 10
+_ONCE = re.compile(r"[0-9a-zA-Z_-]{16,64}", re.ASCII)
+# uPlot positions its parts through the style object, which no policy forbids; no inline style is needed.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    CONTENT_TYPE: HTML,
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass
+class Visit:
+    """One person at one page: what they sent, who they are (None: nobody is signed in), what they hear.
+
+    `query` and `form` hold the last value of each name, `lists` every value of each name of the form.
+    """
+
+    incoming: Incoming
+    gateway: Gateway
+    request: web.Request
+    viewer: Account | None = None
+    query: dict[str, str] = field(default_factory=dict)
+    form: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    told: tuple[flash.Told, ...] = ()
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The named parts of the path."""
+        return self.request.match_info
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the person looks after this server."""
+        return self.viewer is not None and ADMINISTRATOR in self.viewer.roles
+
+    async def ask(self, message: Command[R] | Query[R]) -> R:
+        """Send a message as this person and wait; a form that is sent twice does its work once."""
+        return await self.gateway.ask(message, self.incoming)
+
+    def page(self, template: str, status: int = 200, **more: Any) -> web.Response:
+        """The page; what is told is told once."""
+        body = render(template, visit=self, viewer=self.viewer, told=self.told, **more)
+        headers: CIMultiDict[str] = CIMultiDict(_HEADERS)
+        if self.told:
+            headers.add(SET_COOKIE, flash.forget())
+        return web.Response(status=status, body=body, headers=headers)
+
+    def go(
+        self, path: str, told: str = "", *, kind: flash.Kind = "success", cookies: tuple[str, ...] = ()
+    ) -> web.Response:
+        """To another page (303), which says `told` once; `cookies` are further Set-Cookie values."""
+        headers: CIMultiDict[str] = CIMultiDict({"Location": path})
+        for cookie in cookies:
+            headers.add(SET_COOKIE, cookie)
+        if told:
+            headers.add(SET_COOKIE, flash.remember(self.gateway.vault, flash.Told(kind, told)))
+        return web.Response(status=303, headers=headers)
+
+    def own_path(self, name: str = "next", otherwise: str = "/") -> str:
+        """Where the person wanted to go: a path of ours, or `otherwise`."""
+        wanted = self.form.get(name) or self.query.get(name, "")
+        parts = urlsplit(wanted)
+        is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc
+        return wanted if is_ours and wanted.isprintable() else otherwise
+
+
+Serve = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One row."""
+
+    method: str
+    path: str
+    who: Who
+    serve: Serve
+
+
+@dataclass
+class Site:
+    """A module's pages."""
+
+    rows: list[Page] = field(default_factory=list)
+
+    def get(self, path: str, who: Who = "user") -> Callable[[Serve], Serve]:
+        """Something to look at."""
+        return self._add("GET", path, who)
+
+    def post(self, path: str, who: Who = "user") -> Callable[[Serve], Serve]:
+        """What a form of ours sends, urlencoded; answered with `Visit.go`, or the form again."""
+        return self._add("POST", path, who)
+
+    def _add(self, method: str, path: str, who: Who) -> Callable[[Serve], Serve]:
+        def register(serve: Serve) -> Serve:
+            self.rows.append(Page(method, path, who, serve))
+            return serve
+
+        return register
+
+    def add_to(self, app: web.Application, gateway: Gateway) -> None:
+        """Serve these pages."""
+        for row in self.rows:
+            app.router.add_route(row.method, row.path, _handler(row, gateway))
+
+
+def mistakes(error: Refusal) -> dict[str, str]:
+    """What is wrong, by the field of the form; what belongs to no field is under the empty name."""
+    found: dict[str, str] = {}
+    for wrong in error.errors:
+        found.setdefault(wrong.path, _sentence(wrong))
+    return found or {"": error.detail}
+
+
+def _sentence(wrong: FieldError) -> str:
+    text = wrong.message or wrong.code
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _handler(row: Page, gateway: Gateway) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        incoming = request[INCOMING]
+        incoming.template = row.path
+        visit = Visit(incoming, gateway, request)
+        try:
+            incoming.read_headers()
+            return await _serve(row, visit)
+        except (ConnectionError, web.HTTPException):
+            raise
+        except Exception as error:
+            return failure(visit, error)
+
+    return handle
+
+
+async def _serve(row: Page, visit: Visit) -> web.StreamResponse:
+    incoming, gateway, request = visit.incoming, visit.gateway, visit.request
+    visit.query = {name: values[-1] for name, values in parse_qs(incoming.raw_query, True).items()}
+    visit.told = flash.told(gateway.vault, request.cookies)
+    incoming.principal = await gateway.callers.identify(request.headers)
+    if incoming.principal.kind == "user":
+        try:
+            visit.viewer = await visit.ask(GetMe())
+        except Refusal as error:
+            if error.status not in (401, 403, 404):
+                raise
+    if row.method == "POST":
+        await _read_form(visit)
+    if row.who != "anyone" and visit.viewer is None:
+        wanted = request.path_qs if row.method == "GET" else "/"
+        return visit.go(f"/login?next={quote(wanted, safe='/')}" if wanted != "/" else "/login")
+    if row.who == ADMINISTRATOR and not visit.is_administrator:
+        raise Forbidden("This page is for administrators.")
+    return await row.serve(visit)
+
+
+async def _read_form(visit: Visit) -> None:
+    incoming = visit.incoming
+    incoming.body = await read_body(visit.request, (FORM,), FORM_BYTES)
+    try:
+        visit.lists = parse_qs(incoming.body.decode("utf-8"), True, errors="strict", max_num_fields=2_000)
+    except (UnicodeDecodeError, ValueError):
+        raise Turned("bad_request", "The form cannot be read.") from None
+    visit.form = {name: values[-1] for name, values in visit.lists.items()}
+    once = visit.form.get("_once", "")
+    if _ONCE.fullmatch(once):
+        incoming.idempotency_key = once
+
+
+def failure(visit: Visit, error: BaseException) -> web.Response:
+    """The page for what went wrong, in words that say what to do."""
+    incoming = visit.incoming
+    if isinstance(error, Refusal):
+        status, code, detail = error.status, error.code, error.detail
+    elif isinstance(error, CallFailed):
+        status, code, detail = error.status, error.code, ""
+    else:
+        with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+            log.error("page_failed", exc_info=error)
+        status, code, detail = 500, "internal", ""
+    page = problem_of(code, status)
+    known = {"title": page.title, "detail": detail, "advice": page.advice, "again": status >= 500}
+    return visit.page("error.html", status, **known)
