@@ -18,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from services.gateway.http.answers import PROBLEM, problem, to_json
 from services.gateway.http.body import SlowBody
 from services.gateway.http.problems import PROBLEMS, problem_body
+from services.gateway.http.proxies import Networks, Peer, peer_of
 from services.gateway.http.short_way import Exchange, ShortWay
 from services.gateway.settings import Settings
 from shared.bus.ids import uuid7
@@ -42,10 +43,16 @@ class Connection(RequestHandler):
         "_resting",
         "_short_way",
         "_stuck",
+        "_trusted",
+        "peer",
     )
 
-    def __init__(self, manager: web.Server, limits: Settings, short_way: ShortWay, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, limits: Settings, short_way: ShortWay, trusted: Networks, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
+        self.peer = Peer()
+        self._trusted = trusted
         self._limits = limits
         self._short_way = short_way
         self._exchange: Exchange | None = None
@@ -57,6 +64,13 @@ class Connection(RequestHandler):
         self._partial_bytes = 0
         self._arriving: StreamReader | None = None
         self._stuck = (-1, 0.0)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Look who is there."""
+        address = transport.get_extra_info("peername")
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        self.peer = peer_of(address[0] if address else "", is_tls, self._trusted)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, note what kind of bytes these were, and let the next request go its way."""
@@ -115,11 +129,6 @@ class Connection(RequestHandler):
         self._exchange = exchange
         exchange.start()
         return True
-
-    @property
-    def remote(self) -> str:
-        """The address at the other end."""
-        return self.peername[0] if self.peername else ""
 
     def rest(self, seconds: float) -> None:
         """Read no more and go on with nothing for so long."""

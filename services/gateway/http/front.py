@@ -26,7 +26,7 @@ from services.gateway.http.body import SlowBody
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, REQUEST_ID, TRACEPARENT, Incoming
 from services.gateway.http.problems import PROBLEMS, Turned, code_of
-from services.gateway.http.proxies import client_of, networks
+from services.gateway.http.proxies import Peer
 from shared import context
 from shared.bus.requests import CallFailed, OutcomeUnknown
 from shared.errors import Refusal
@@ -59,19 +59,17 @@ class Front:
     def __init__(self, gateway: Gateway) -> None:
         self._stopping = gateway.stopping
         self._meter = gateway.meter
-        self._proxies = networks(gateway.settings.trusted_proxies)
         self._origins = frozenset(gateway.settings.cors_origins.split())
         self._without_origin = _lines(self._always(None))
 
     def around(self, handle: Handle) -> Handle:
         """The application's handler with everything of this class around it."""
-        meter, proxies = self._meter, self._proxies
+        meter = self._meter
 
         async def pass_through(request: web.Request) -> web.StreamResponse:
             began = time.perf_counter()
             query = request.rel_url.raw_query_string
-            client = client_of(request.remote or "", request.headers, proxies)
-            incoming = Incoming(request.method, request.headers, query, client)
+            incoming = Incoming(request.method, request.headers, query, _peer_at(request))
             request[INCOMING] = incoming
             meter.in_flight += 1
             status = GONE
@@ -181,6 +179,11 @@ class Front:
 
 
 FRONT = web.AppKey("front", Front)
+
+
+def _peer_at(request: web.Request) -> Peer:
+    peer: Peer = request.protocol.peer  # type: ignore[attr-defined]  # a Connection
+    return peer
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> str:

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_LANGUAGE
-from multidict import CIMultiDict, CIMultiDictProxy, istr
+from multidict import istr
 
 from services.gateway.http.problems import Turned
+from services.gateway.http.proxies import Headers, Peer
 from shared.bus.ids import keyed_id, uuid7
 from shared.bus.requests import Caller
 from shared.contracts.base import ANONYMOUS, FieldError, Message, Principal
 
-Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 UNMATCHED = "unmatched"
 DEFAULT_SECONDS, MOST_SECONDS = 10, 30
 
@@ -39,7 +39,8 @@ class Preferences(NamedTuple):
 class Incoming:
     """A request and what was learnt of it; `path`, `query` and `form` are filled before a route sees it.
 
-    `raw_query` is the query string as it came, `client` the address the request came from.
+    `raw_query` is the query string as it came, `peer` the other end of the connection, `client` the address
+    the request came from, `secure` whether it was encrypted on its way from there.
     """
 
     __slots__ = (
@@ -50,17 +51,19 @@ class Incoming:
         "idempotency_key",
         "method",
         "path",
+        "peer",
         "prefer",
         "principal",
         "query",
         "raw_query",
         "request_id",
+        "secure",
         "template",
         "trace_id",
         "traceparent",
     )
 
-    def __init__(self, method: str, headers: Headers, raw_query: str, client: str) -> None:
+    def __init__(self, method: str, headers: Headers, raw_query: str, peer: Peer) -> None:
         chance = f"{_random.getrandbits(192):048x}"
         given = headers.get(TRACEPARENT)
         known = _TRACEPARENT.fullmatch(given) if given else None
@@ -71,7 +74,9 @@ class Incoming:
         self.method = method
         self.headers = headers
         self.raw_query = raw_query
-        self.client = client
+        self.peer = peer
+        self.client = peer.client(headers) if peer.proxies else peer.address
+        self.secure = peer.is_secure(headers) if peer.proxies else peer.is_tls
         self.principal: Principal = ANONYMOUS
         self.prefer = _NONE
         self.idempotency_key = ""

@@ -1,15 +1,48 @@
-"""Whose address a request comes from when proxies stand in front."""
+"""Who is at the other end of a connection, and who is behind it when our own proxies stand in front."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 
-from aiohttp.hdrs import X_FORWARDED_FOR
+from aiohttp.hdrs import X_FORWARDED_FOR, X_FORWARDED_PROTO
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from services.gateway.http.incoming import Headers
 from shared.settings import BadSettings
 
+Headers = CIMultiDict[str] | CIMultiDictProxy[str]
 Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+class Peer(NamedTuple):
+    """The other end: its address, whether TLS lies between, and our own proxies if it is one of them."""
+
+    address: str = ""
+    is_tls: bool = False
+    proxies: Networks = ()
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether what it forwards is believed."""
+        return bool(self.proxies)
+
+    def client(self, headers: Headers) -> str:
+        """The nearest address that is not one of our own proxies: further ones anybody can invent."""
+        nearest = self.address
+        if not self.proxies:
+            return nearest
+        for hop in reversed(_listed(headers, X_FORWARDED_FOR)):
+            address = _address(hop)
+            if address is None:
+                break
+            nearest = str(address)
+            if not _is_in(address, self.proxies):
+                break
+        return nearest
+
+    def is_secure(self, headers: Headers) -> bool:
+        """Whether the client's own connection is encrypted: here, or as the nearest proxy says."""
+        return self.is_tls or (bool(self.proxies) and _listed(headers, X_FORWARDED_PROTO)[-1:] == ["https"])
 
 
 def networks(text: str) -> Networks:
@@ -20,33 +53,32 @@ def networks(text: str) -> Networks:
         raise BadSettings(f"POSTHOUSE_TRUSTED_PROXIES: {error}") from error
 
 
-def client_of(remote: str, headers: Headers, trusted: Networks) -> str:
-    """The nearest address that is not one of our own proxies: further ones anybody can invent."""
-    nearest = remote
-    if not trusted or not _is_in(nearest, trusted):
-        return nearest
-    hops = ",".join(headers.getall(X_FORWARDED_FOR, ())).split(",")
-    for hop in reversed([hop.strip() for hop in hops if hop.strip()]):
-        if not _is_address(hop):
-            break
-        nearest = hop
-        if not _is_in(hop, trusted):
-            break
-    return nearest
+def peer_of(address: str, is_tls: bool, trusted: Networks) -> Peer:
+    """What is known of a connection before its first request."""
+    known = _address(address)
+    if known is None:
+        return Peer(address, is_tls)
+    return Peer(str(known), is_tls, trusted if _is_in(known, trusted) else ())
 
 
-def _is_address(text: str) -> bool:
+def is_loopback(text: str) -> bool:
+    """Whether an address is of this machine alone."""
+    known = _address(text)
+    return known is not None and known.is_loopback
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; one of IPv4 that came through a socket of both kinds is one of IPv4."""
     try:
-        ip_address(text)
+        address = ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
-def is_one_of(remote: str, trusted: Networks) -> bool:
-    """Whether a connection comes from one of our own proxies."""
-    return bool(trusted) and _is_in(remote, trusted)
+def _listed(headers: Headers, name: str) -> list[str]:
+    return [part.strip() for part in ",".join(headers.getall(name, ())).split(",") if part.strip()]
 
 
-def _is_in(text: str, trusted: Networks) -> bool:
-    return _is_address(text) and any(ip_address(text) in network for network in trusted)
+def _is_in(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:
+    return any(address in network for network in trusted)

@@ -11,6 +11,7 @@ from aiohttp import web
 from services.gateway.http.connection import FIELD_BYTES, LINE_BYTES, Connection
 from services.gateway.http.front import FRONT, Handle
 from services.gateway.http.gateway import GATEWAY
+from services.gateway.http.proxies import networks
 from services.gateway.http.short_way import SHORT_WAY, ShortWay
 from services.gateway.settings import Settings
 
@@ -28,13 +29,16 @@ class Listener(web.Server):
         super().__init__(handle, request_factory=plain.request_factory)
         self._limits = limits
         self._short_way = short_way
+        self._trusted = networks(limits.trusted_proxies)
         self._options = options
         self._period = min(max(min(limits.header_seconds, limits.body_seconds) / 10, 0.02), 1.0)
         self._next = self._loop.call_later(self._period, self._check)
 
     def __call__(self) -> Connection:
         """One connection."""
-        return Connection(self, self._limits, self._short_way, loop=self._loop, **self._options)
+        return Connection(
+            self, self._limits, self._short_way, self._trusted, loop=self._loop, **self._options
+        )
 
     def _check(self) -> None:
         self._next = self._loop.call_later(self._period, self._check)

@@ -14,8 +14,8 @@ from aiohttp.streams import StreamReader
 from services.gateway.http.answers import Answer
 from services.gateway.http.front import GONE, Front
 from services.gateway.http.gateway import Gateway, ending_of
-from services.gateway.http.incoming import Headers, Incoming
-from services.gateway.http.proxies import client_of, is_one_of, networks
+from services.gateway.http.incoming import Incoming
+from services.gateway.http.proxies import Headers
 from shared.bus.requests import Begun, Caller, Overloaded
 from shared.errors import Refusal
 
@@ -57,7 +57,6 @@ class ShortWay:
         self.gateway = gateway
         self.front = front
         self._known = known
-        self._proxies = networks(gateway.settings.trusted_proxies)
 
     def exchange(self, connection: Connection, message: Any, payload: StreamReader) -> Exchange | None:
         """The request and its answer to be, not started; None when it cannot go this way."""
@@ -77,8 +76,7 @@ class ShortWay:
             return None
         if principal is None:
             return None
-        client = client_of(connection.remote, headers, self._proxies)
-        incoming = Incoming(message.method, headers, query, client)
+        incoming = Incoming(message.method, headers, query, connection.peer)
         incoming.path = known[1]
         incoming.principal = principal
         if endpoint.row.accepts:
@@ -87,7 +85,7 @@ class ShortWay:
 
     def let_rest(self, connection: Connection) -> None:
         """Read no more of a client just refused, for a moment; others behind a proxy are not to suffer."""
-        if not is_one_of(connection.remote, self._proxies):
+        if not connection.peer.is_proxy:
             connection.rest(REST_SECONDS * (0.5 + random()))  # not all again at once
 
 
