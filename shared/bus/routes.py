@@ -19,7 +19,11 @@ Shape = Literal["command", "batch", "query", "stream", "event"]
 
 
 class Done(msgspec.Struct, Generic[R], frozen=True):
-    """What a handler returns: the reply, and the events to announce once it is committed."""
+    """What a handler returns: the reply, and the events to announce once it is committed.
+
+    A `Refusal` as the reply of a command refuses the caller and keeps what was done, unlike one that is
+    raised: a stolen token is refused, and the session it came from has ended.
+    """
 
     reply: R
     events: tuple[Event, ...] = ()

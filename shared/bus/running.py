@@ -336,12 +336,15 @@ class Runner:
         return self._decode(frame)
 
     def _done(self, frame: Frame, done: Done[Any], now: float) -> Outcome:
-        reply = codec.encode(done.reply)
+        if isinstance(done.reply, Refusal):
+            ended = Outcome(Ending.REFUSED, refusal=refusal_of(done.reply))
+        else:
+            ended = Outcome(Ending.DONE, codec.encode(done.reply))
         if not done.events:
-            return Outcome(Ending.DONE, reply)
+            return ended
         announced = encode_events(frame, self._service, done.events, int(now * 1000))
         events = codec.join([encoded for _, encoded in announced])
-        return Outcome(Ending.DONE, reply, events=events, announced=announced)
+        return msgspec.structs.replace(ended, events=events, announced=announced)
 
     def _failed(self, error: Exception) -> Outcome:
         if isinstance(error, Retry):
@@ -357,7 +360,7 @@ def answer_again(frame: Frame, entry: Entry) -> Outcome:
         detail = "this idempotency key was used with another request"
         return Outcome(Ending.MISMATCH, refusal=RefusalBody(status=422, code="key_reused", detail=detail))
     if entry.refused:
-        return Outcome(Ending.REFUSED, refusal=_refusals.decode(entry.reply))
+        return Outcome(Ending.REFUSED, refusal=_refusals.decode(entry.reply), events=entry.events)
     return Outcome(Ending.DONE, reply=entry.reply, events=entry.events)
 
 

@@ -127,9 +127,11 @@ async def act(text: str, how: str, deps: Deps) -> None:
         raise ConnectionError("gone")
 
 
-async def add(message: Add, deps: Deps) -> Done[Added]:
+async def add(message: Add, deps: Deps) -> Done[Added | Refusal]:
     await act(message.text, message.how, deps)
     count = await deps.effects.add(deps.call.db, message.text)
+    if message.how == "refuse and keep":
+        return Done(Conflict("kept", code="kept"), events=(TextAdded(text=message.text),))
     if message.how == "crash late":
         raise ZeroDivisionError("a bug after the effect")
     return Done(Added(count), events=(TextAdded(text=message.text),))
@@ -139,15 +141,18 @@ async def internal(message: Internal, deps: Deps) -> Done[Added]:
     return Done(Added(await deps.effects.add(deps.call.db, message.text)))
 
 
-async def add_many(jobs: Sequence[Job[AddMany]], deps: Deps) -> list[Done[Added] | Refusal]:
+async def add_many(jobs: Sequence[Job[AddMany]], deps: Deps) -> list[Done[Added | Refusal] | Refusal]:
     deps.script.batches.append(len(jobs))
-    outcomes: list[Done[Added] | Refusal] = []
+    outcomes: list[Done[Added | Refusal] | Refusal] = []
     for job in jobs:
         if job.message.how == "refuse":
             outcomes.append(Conflict("not now", code="not_now"))
             continue
         await act(job.message.text, job.message.how, deps)
         count = await deps.effects.add(deps.call.db, job.message.text)
+        if job.message.how == "refuse and keep":
+            outcomes.append(Done(Conflict("kept", code="kept"), events=(TextAdded(text=job.message.text),)))
+            continue
         outcomes.append(Done(Added(count), events=(TextAdded(text=job.message.text),)))
     return outcomes
 

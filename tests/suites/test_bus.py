@@ -143,6 +143,22 @@ async def test_a_refusal_has_no_effect_and_is_the_same_on_a_second_delivery(worl
     assert await world.effects.all() == []
 
 
+async def test_a_refusal_that_is_returned_keeps_its_effects_and_events(world: World) -> None:
+    for message in (Add(text="a", how="refuse and keep"), AddMany(text="b", how="refuse and keep")):
+        frame = keyed_id(ANN, message.topic, "k1")
+        ids = set()
+        for _ in range(2):
+            with pytest.raises(Refusal) as refused:
+                await world.requester.ask(message, caller(frame=frame))
+            assert (refused.value.status, refused.value.code) == (409, "kept")
+            delivery = await asyncio.wait_for(world.heard.get(), 5)
+            frames = codec.decode_frames(delivery.body, delivery.routing_key, delivery.properties)
+            ids |= {each.id for each in frames}
+            delivery.ack()
+        assert len(ids) == 1
+    assert await world.effects.all() == ["a", "b"]
+
+
 async def test_too_many_requests_under_a_key_may_be_tried_again_with_the_key(world: World) -> None:
     for message in (Add(text="a", how="too many"), AddMany(text="b", how="too many")):
         key = keyed_id(ANN, message.topic, "k1")
