@@ -20,6 +20,19 @@ def derive_password(secret_key: str, label: str) -> str:
     return _derive(secret_key, "password:" + label)[:LENGTH]
 
 
+def setup_code(secret_key: str) -> str:
+    """What somebody at another machine types to make the first account; the gateway knows the same one.
+
+    HKDF-SHA256 (RFC 5869) as in `shared/vault.py`, in 80 bits of Crockford's base 32: `K7QM-...`.
+    """
+    raw = base64.urlsafe_b64decode(secret_key + "=" * (-len(secret_key) % 4))
+    pseudo_random = hmac.digest(bytes(32), raw, "sha256")
+    key = hmac.digest(pseudo_random, b"posthouse/digest\x01", "sha256")
+    spelt = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+    code = base64.b32encode(hmac.digest(key, b"setup.code\0", "sha256")[:10]).decode().translate(spelt)
+    return "-".join(code[at : at + 4] for at in range(0, 16, 4))
+
+
 def fingerprint(secret_key: str) -> str:
     """Tells whether data was made with this key; gives nothing of the key away."""
     return _derive(secret_key, "fingerprint")[:16]

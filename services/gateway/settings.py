@@ -11,10 +11,24 @@ from shared.settings import note
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     """One field per variable."""
 
-    host: Annotated[str, note("address to listen on")] = "127.0.0.1"
+    listen: Annotated[str, note("address to listen on; 0.0.0.0 or :: for all")] = "127.0.0.1"
+    host: Annotated[str, note("address of the web port when it is another one")] = ""
     port: Annotated[int, note("port to listen on, 0 for any", ge=0, le=65535)] = 8080
     reuse_port: Annotated[bool, note("share the port with other gateways of this machine")] = False
     listen_fd: Annotated[int, note("number of an open listening socket to use instead, 0 for none", ge=0)] = 0
+    tls_cert: Annotated[str, note("PEM file with the certificate and those between it and its root")] = ""
+    tls_key: Annotated[str, note("PEM file with the certificate's key; empty: in the same file")] = ""
+    http_port: Annotated[
+        int,
+        note("with TLS: port of plain HTTP, for devices; others are sent to https; 0: none", ge=0, le=65535),
+    ] = 0
+    http_listen_fd: Annotated[int, note("as LISTEN_FD, for plain HTTP", ge=0)] = 0
+    hsts_seconds: Annotated[
+        int, note("how long browsers remember to come over https only; 0: they are not told", ge=0)
+    ] = 30 * 86_400
+    metrics_token: Annotated[
+        str, note("opens /metrics to other machines; empty: closed to them", secret=True)
+    ] = ""
     reply_queue: Annotated[
         Literal["shared", "request"], note("one reply queue per process, or one per request")
     ] = "shared"
@@ -37,5 +51,5 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         note("how long a connection may be silent between requests; above that of a proxy in front", gt=0),
     ] = 15.0
     trusted_proxies: Annotated[
-        str, note("addresses or networks whose X-Forwarded-For is believed, separated by spaces")
+        str, note("addresses or networks whose X-Forwarded-* are believed, separated by spaces")
     ] = ""

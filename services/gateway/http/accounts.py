@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from services.gateway.http.elsewhere import check_setup_code
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.table import ANYONE, Routes
 from shared.contracts.auth import Email, Name, OpenSession, SessionOpened, SetUp
@@ -18,11 +19,12 @@ Password = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
 
 class FirstAccount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The first account, an administrator."""
+    """The first account, an administrator; from another machine with the code that `up` prints."""
 
     name: Name
     email: Email
     password: Password
+    code: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Credentials(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +45,7 @@ class AccessToken(Struct, frozen=True, kw_only=True):
 def set_up(incoming: Incoming, vault: Vault) -> SetUp:
     """The password leaves this process sealed."""
     form: FirstAccount = incoming.form
+    check_setup_code(incoming, vault, form.code)
     return SetUp(name=form.name, email=form.email, password=vault.seal(form.password, "auth.password"))
 
 
@@ -60,7 +63,14 @@ def opened(reply: SessionOpened, vault: Vault) -> AccessToken:
 
 _SECRET: dict[str, Any] = {"who": ANYONE, "answers": 201}
 
-routes.post("/v1/setup", SetUp, form=FirstAccount, make=set_up, refuses=("already_set_up",), **_SECRET)
+routes.post(
+    "/v1/setup",
+    SetUp,
+    form=FirstAccount,
+    make=set_up,
+    refuses=("already_set_up", "setup_code_needed"),
+    **_SECRET,
+)
 routes.post(
     "/v1/sessions",
     OpenSession,

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.gateway.http import submissions
 from services.gateway.http.answers import JSON, Answer, to_json
+from services.gateway.http.elsewhere import check_metrics_token
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.problems import PROBLEMS, Problem
@@ -117,9 +118,10 @@ async def readyz(incoming: Incoming, gateway: Gateway) -> Answer:
     return Answer(status, body)
 
 
-@routes.page("/metrics", "Counters for Prometheus", str)
+@routes.page("/metrics", "Counters for Prometheus", str, refuses=("unauthorized", "forbidden"))
 async def metrics(incoming: Incoming, gateway: Gateway) -> Answer:
-    """The text format."""
+    """The text format; from another machine with `Authorization: Bearer` and the token of the settings."""
+    check_metrics_token(incoming, gateway.settings.metrics_token)
     return Answer(200, generate_latest(gateway.meter.registry), CONTENT_TYPE_LATEST)
 
 

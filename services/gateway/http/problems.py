@@ -100,6 +100,18 @@ PROBLEMS = _table(
         "Use an account or a key that may; the detail says what is needed.",
     ),
     Problem(
+        "setup_code_needed",
+        403,
+        "The first account is made with a code",
+        "From another machine than the server's, send the `code` that `./posthouse up` prints there.",
+    ),
+    Problem(
+        "https_needed",
+        403,
+        "This is asked over HTTPS only",
+        "Use the https address of this server: what was sent could be read on its way.",
+    ),
+    Problem(
         "not_found",
         404,
         "There is nothing here",

@@ -149,6 +149,11 @@ def _close_quiet(server: web.Server, now: float, seconds: float) -> None:
 def _listening_socket(settings: Settings) -> socket.socket:
     if settings.listen_fd:
         return socket.socket(fileno=settings.listen_fd)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    address = (settings.host, settings.port)
-    return socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=settings.reuse_port)
+    host = settings.host or settings.listen
+    return socket.create_server(
+        (host, settings.port),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=BACKLOG,
+        reuse_port=settings.reuse_port,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    )

@@ -10,7 +10,7 @@ from services.gateway.http.problems import PROBLEMS
 from shared.vault import Vault
 from tests.unit.gateway.door import Answer, House, open_house
 
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 TYPE = b"Content-Type: application/json\r\n"
 SETUP = b"POST /v1/setup HTTP/1.1\r\n" + HOST
 GOOD = b'{"name":"ann","email":"a@b.c","password":"correct horse"}'
