@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KEY_LENGTH = 16
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def new_key() -> str:
@@ -35,13 +36,14 @@ def new_key() -> str:
 
 @dataclass(frozen=True)
 class Deps:
-    """The store, who is calling and when, the vault, and chance."""
+    """The store, who is calling and when, when the message was made, the vault, and chance."""
 
     store: Store
     caller: Principal
     now: datetime
     vault: Vault
     span: Span
+    born: datetime = LONG_AGO
     new_id: Callable[[], UUID] = uuid4
     new_key: Callable[[], str] = new_key
 
@@ -50,4 +52,4 @@ def deps_of(call: Call, settings: Settings, vault: Vault, descriptions: Descript
     """The `Deps` of one run of a handler."""
     oldest = datetime.combine(settings.oldest_reading, time.min, UTC)
     newest = call.now + timedelta(hours=settings.newest_ahead_hours)
-    return Deps(Store(call.db, descriptions), call.caller, call.now, vault, Span(oldest, newest))
+    return Deps(Store(call.db, descriptions), call.caller, call.now, vault, Span(oldest, newest), call.born)

@@ -14,6 +14,9 @@ from shared.errors import Forbidden, Invalid, NotFound, Refusal, Unauthorized
 
 Bounds = tuple[datetime, datetime]
 UNDO = timedelta(hours=24)
+# Beyond that for what went with its owner: the word that the owner is back may be on its way.
+WORD_ON_ITS_WAY = timedelta(hours=1)
+OWNERS_KEPT = timedelta(days=30)
 # Columns of a CSV that are not variables, whatever the dataset.
 RESERVED_TAGS = frozenset({"id", "entry", "at", "status", "latitude", "longitude", "elevation"})
 HAS_STATUS, HAS_POSITION, HAS_ELEVATION = 1, 2, 4
@@ -57,6 +60,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
             created_at=self.created_at,
             last_entry_at=self.last_at,
             version=self.version,
+            deleted_at=self.deleted_at,
+            purge_at=None if self.deleted_at is None else self.deleted_at + UNDO,
         )
 
     def ledger(self) -> Ledger:

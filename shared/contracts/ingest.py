@@ -43,11 +43,12 @@ class Variable(Struct, frozen=True, kw_only=True):
     retired: bool
 
 
-class Dataset(Struct, frozen=True, kw_only=True):
+class Dataset(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A series of readings and its description; `version` goes into the ETag.
 
     `entries` counts the readings that are there, `last_entry_at` is the latest `at` among them;
-    `version` grows with each change of the description, not with readings.
+    `version` grows with each change of the description, not with readings. A deleted one has `deleted_at`,
+    and `purge_at`, until which it can come back.
     """
 
     id: UUID
@@ -60,6 +61,8 @@ class Dataset(Struct, frozen=True, kw_only=True):
     created_at: datetime
     last_entry_at: datetime | None
     version: int
+    deleted_at: datetime | None = None
+    purge_at: datetime | None = None
 
 
 class DatasetKeys(Struct, frozen=True, kw_only=True):
@@ -93,11 +96,12 @@ class CreateDataset(Command[DatasetCreated], topic="ingest.create_dataset"):
 
 
 class ListDatasets(Query[DatasetPage], topic="ingest.list_datasets"):
-    """The caller's datasets."""
+    """The caller's datasets, or with `deleted` those that were deleted and can still come back."""
 
     limit: Limit = 100
     after: str | None = None
     order: Literal["asc", "desc"] = "desc"
+    deleted: bool = False
 
 
 class GetDataset(Query[Dataset], topic="ingest.get_dataset"):
@@ -386,4 +390,4 @@ class MakePartitions(Command[Nothing], topic="ingest.make_partitions", senders=f
 
 
 class PurgeDatasets(Command[Nothing], topic="ingest.purge_datasets", senders=frozenset()):
-    """Delete a piece of the rows of datasets deleted more than 24 h ago; sent by ingest to itself."""
+    """Delete some pieces of the rows of datasets deleted more than 24 h ago; sent by ingest to itself."""

@@ -45,6 +45,7 @@ class Ingest:
     now: datetime = NOW
     newest: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     descriptions: Descriptions = field(default_factory=Descriptions)
+    born: datetime = NOW
 
     def newcomer(self) -> Ingest:
         """The same process, called by a person nobody has seen before."""
@@ -56,14 +57,18 @@ class Ingest:
     def at(self, now: datetime) -> Ingest:
         return replace(self, now=now)
 
+    def told_at(self, born: datetime) -> Ingest:
+        """For messages that were made then."""
+        return replace(self, born=born)
+
     def deps(self, db: Any) -> Deps:
         span = Span(datetime(2000, 1, 1, tzinfo=UTC), self.newest)
-        return Deps(Store(db, self.descriptions), self.caller, self.now, self.vault, span)
+        return Deps(Store(db, self.descriptions), self.caller, self.now, self.vault, span, self.born)
 
     async def done(self, message: Message) -> Done[Any]:
         """Run a command (committed) or a query."""
         route = routes.table[message.topic]
-        if route.shape == "query":
+        if route.shape == "query" or not route.inbox:
             done: Done[Any] = await route.handler(message, self.deps(self.pool))
         else:
             async with self.pool.acquire() as connection, connection.transaction():

@@ -217,6 +217,7 @@ async def test_a_deleted_dataset_is_purged_after_24_hours_in_pieces(
     alone: Ingest, database: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.ingest.handlers.upkeep.PIECE", 4)
+    monkeypatch.setattr("services.ingest.handlers.upkeep.MOST_PIECES", 1)
     dataset, other = await alone.create(), await alone.create()
     await alone.write(dataset, readings(*range(10)))
     await alone.write(dataset, '{"id": "a", "values": {"temp": 1}}')

@@ -402,6 +402,7 @@ async def test_what_was_cleared_leaves_the_disk_and_what_came_after_stays(
     database: Place, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.ingest.handlers.upkeep.PIECE", 2)
+    monkeypatch.setattr("services.ingest.handlers.upkeep.MOST_PIECES", 1)
     async with process(database.url("ingest"), vault) as ingest:
         dataset = await ingest.create()
         await ingest.write(dataset, readings(1, 2, 3, 4, 5))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.ingest.handlers import datasets, keys, reading, removing, upkeep, writing
+from services.ingest.handlers import datasets, keys, owners, reading, removing, upkeep, writing
 from shared.bus.routes import Routes
 
-_MODULES = (datasets, keys, writing, reading, removing, upkeep)
+_MODULES = (datasets, keys, writing, reading, removing, owners, upkeep)
 
 routes = Routes(
     "ingest", {topic: route for module in _MODULES for topic, route in module.routes.table.items()}

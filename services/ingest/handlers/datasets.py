@@ -10,7 +10,7 @@ from services.ingest.deps import Deps
 from services.ingest.handlers.keys import KINDS, new_key, sealed
 from services.ingest.rules import Known
 from shared.bus.routes import Done, Routes
-from shared.contracts.base import Nothing
+from shared.contracts.base import Nothing, Principal
 from shared.contracts.ingest import (
     ChangeDataset,
     CreateDataset,
@@ -58,16 +58,24 @@ async def create_dataset(cmd: CreateDataset, deps: Deps) -> Done[DatasetCreated]
 
 @routes.query(ListDatasets)
 async def list_datasets(query: ListDatasets, deps: Deps) -> Done[DatasetPage]:
-    caller = rules.person(deps.caller)
-    if query.order == "asc":
-        after = number_of(query.after) if query.after else 0
-        found = await deps.store.datasets_after(caller, after, query.limit + 1)
-    else:
-        before = number_of(query.after) if query.after else ABOVE_ALL
-        found = await deps.store.datasets_before(caller, before, query.limit + 1)
+    found = await _found(query, rules.person(deps.caller), deps)
     page = found[: query.limit]
     more = number_cursor(page[-1].number) if len(found) > len(page) else None
     return Done(DatasetPage(items=tuple(known.shown() for known in page), next=more))
+
+
+async def _found(query: ListDatasets, caller: Principal, deps: Deps) -> list[Known]:
+    """One more than were asked for, when there is one."""
+    store, limit = deps.store, query.limit + 1
+    if query.order == "asc":
+        after = number_of(query.after) if query.after else 0
+        if query.deleted:
+            return await store.deleted_after(caller, deps.now - rules.UNDO, after, limit)
+        return await store.datasets_after(caller, after, limit)
+    before = number_of(query.after) if query.after else ABOVE_ALL
+    if query.deleted:
+        return await store.deleted_before(caller, deps.now - rules.UNDO, before, limit)
+    return await store.datasets_before(caller, before, limit)
 
 
 @routes.query(GetDataset)
@@ -122,7 +130,7 @@ async def restore_dataset(cmd: RestoreDataset, deps: Deps) -> Done[Dataset]:
     await deps.store.lock(cmd.dataset_id)
     known = rules.restorable(await deps.store.deleted(cmd.dataset_id), deps.caller, deps.now)
     await deps.store.restore_dataset(known.number)
-    return Done(known.shown())
+    return Done(msgspec.structs.replace(known, deleted_at=None).shown())
 
 
 def _shown(known: Known | None) -> Dataset:

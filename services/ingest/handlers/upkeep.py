@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import structlog
 
+from services.ingest import rules
 from services.ingest.deps import Deps
-from services.ingest.rules import UNDO
+from services.ingest.handlers.owners import announced
 from shared.bus.routes import Done, Routes
 from shared.contracts.base import Nothing
 from shared.contracts.ingest import MakePartitions, PurgeDatasets
@@ -15,6 +16,7 @@ log = structlog.get_logger()
 
 MONTHS_AHEAD = 4
 PIECE = 20_000
+MOST_PIECES = 10
 
 
 @routes.command(MakePartitions, inbox=False)
@@ -27,15 +29,13 @@ async def make_partitions(cmd: MakePartitions, deps: Deps) -> Done[Nothing]:
     return Done(Nothing())
 
 
-@routes.command(PurgeDatasets)  # in the inbox for its transaction: a dataset is purged by one at a time
+@routes.command(PurgeDatasets, inbox=False)
 async def purge_datasets(cmd: PurgeDatasets, deps: Deps) -> Done[Nothing]:
-    purge = await deps.store.next_purge(deps.now - UNDO)
-    if purge is None:
-        return Done(Nothing())
-    upto = min(purge.purged + PIECE, purge.upto)
-    if upto > purge.purged:
-        await deps.store.purge_readings(purge, upto)
-        await deps.store.set_purged(purge, upto)
-    if purge.whole and upto == purge.upto:
-        await deps.store.forget_dataset(purge)
-    return Done(Nothing())
+    """In pieces, each a transaction of its own: no writer waits for long, and a killed one never was."""
+    gone = await deps.store.take_along(deps.now - rules.UNDO)
+    await deps.store.forget_owners(deps.now - rules.OWNERS_KEPT)
+    deleted_before = deps.now - rules.UNDO
+    for _ in range(MOST_PIECES):
+        if not await deps.store.purge_piece(deleted_before, deleted_before - rules.WORD_ON_ITS_WAY, PIECE):
+            break
+    return Done(Nothing(), events=announced(gone))

@@ -29,7 +29,11 @@ class Datasets(Statements):
         return at_most_one(await self._db.fetchrow(sql, dataset_id))
 
     async def deleted(self, dataset_id: UUID) -> Known | None:
-        sql = "SELECT * FROM ingest.described WHERE id = $1 AND deleted_at IS NOT NULL"
+        """One that its owner deleted; what went with its owner is not found."""
+        sql = """
+            SELECT * FROM ingest.described WHERE id = $1 AND deleted_at IS NOT NULL
+            AND NOT (SELECT gone_with_owner FROM ingest.dataset WHERE id = $1)
+        """
         return at_most_one(await self._db.fetchrow(sql, dataset_id))
 
     async def lock(self, dataset_id: UUID) -> None:
@@ -52,6 +56,28 @@ class Datasets(Statements):
             ORDER BY number LIMIT $4
         """
         return [known_of(row) for row in await self._db.fetch(sql, caller.project, caller.id, number, limit)]
+
+    async def deleted_before(
+        self, caller: Principal, since: datetime, number: int, limit: int
+    ) -> list[Known]:
+        """Those that were deleted after `since`."""
+        sql = """
+            SELECT * FROM ingest.described
+            WHERE project = $1 AND owner = $2 AND deleted_at > $3 AND number < $4
+            ORDER BY number DESC LIMIT $5
+        """
+        rows = await self._db.fetch(sql, caller.project, caller.id, since, number, limit)
+        return [known_of(row) for row in rows]
+
+    async def deleted_after(self, caller: Principal, since: datetime, number: int, limit: int) -> list[Known]:
+        """The same, the oldest first."""
+        sql = """
+            SELECT * FROM ingest.described
+            WHERE project = $1 AND owner = $2 AND deleted_at > $3 AND number > $4
+            ORDER BY number LIMIT $5
+        """
+        rows = await self._db.fetch(sql, caller.project, caller.id, since, number, limit)
+        return [known_of(row) for row in rows]
 
     async def add_dataset(
         self,
