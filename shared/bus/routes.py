@@ -32,13 +32,15 @@ class Done(msgspec.Struct, Generic[R], frozen=True):
 class Job(msgspec.Struct, Generic[M], frozen=True):
     """One message of a batch, with what its frame says about it.
 
-    `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door.
+    `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door, `client`
+    the address it came from.
     """
 
     message: M
     id: UUID
     caller: Principal
     born: datetime
+    client: str = ""
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -60,7 +62,7 @@ class Call(msgspec.Struct, frozen=True):
     """What one run of a handler works with; a service builds its `Deps` from it.
 
     `db` is the connection of this run's transaction (commands, batches, events), or the pool (queries,
-    streams). For a batch, `caller`, `id` and `born` are those of its first job: use each job's own.
+    streams). For a batch, `caller`, `id`, `born` and `client` are those of its first job: use each job's own.
     """
 
     db: Any

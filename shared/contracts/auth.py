@@ -127,9 +127,14 @@ class SigningKey(Struct, frozen=True, kw_only=True):
 
 
 class SigningKeys(Struct, frozen=True, kw_only=True):
-    """Every key a token that has not expired may be signed with."""
+    """All it takes to judge a token: the keys that verify it, and the sessions whose tokens count no more.
+
+    `keys` are those a token that has not expired may be signed with, and the next one before it signs.
+    `ended` are the sessions that ended before their time while tokens of theirs may still live.
+    """
 
     keys: tuple[SigningKey, ...]
+    ended: tuple[UUID, ...] = ()
 
 
 class SetUp(Command[Account], topic="auth.set_up"):
@@ -222,7 +227,10 @@ class DeleteMe(Command[Deleted], topic="auth.delete_me"):
 
 
 class RestoreMe(Command[Account], topic="auth.restore_me"):
-    """Undo the deletion of one's own account within 24 h, by name and password (as `OpenSession`)."""
+    """Undo the deletion of one's own account within 24 h, by name and password (as `OpenSession`).
+
+    Whom an administrator deleted is restored by an administrator.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=254)]
     password: bytes
@@ -289,21 +297,25 @@ class AccountDeleted(Event, topic="auth.account_deleted"):
 
 
 class AccountRestored(Event, topic="auth.account_restored"):
-    """A deletion was undone: what disappeared with it comes back."""
+    """A deletion was undone: what disappeared with it comes back.
+
+    `purge_at` is that of the deletion: this event may overtake the one that told of it.
+    """
 
     account_id: UUID
     project: str
+    purge_at: datetime | None = None
 
 
 class ListSigningKeys(Query[SigningKeys], topic="auth.list_signing_keys"):
-    """The public keys that verify access tokens; asked by the gateway at start and for an unknown `kid`.
+    """The public keys that verify access tokens; asked by the gateway now and then and for an unknown `kid`.
 
     There is always one: the first who asks makes auth make it.
     """
 
 
 class ForgetSessions(Command[Nothing], topic="auth.forget_sessions", senders=frozenset()):
-    """Delete sessions that ended more than a day ago; sent by auth to itself."""
+    """Delete sessions that ended a month ago, and tokens used a week ago; sent by auth to itself."""
 
 
 class RotateSigningKey(Command[Nothing], topic="auth.rotate_signing_key", senders=frozenset()):
