@@ -55,6 +55,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     stop_seconds: Annotated[float, note("longest wait for running work when stopping", ge=0)] = 10.0
     pool_size: Annotated[int, note("database connections of this process", ge=2, le=100)] = 12
     log_level: Annotated[str, note("debug, info, warning or error")] = "info"
+    log_query_sample: Annotated[
+        float, note("share of the queries that leave a line in the log; of commands all do", ge=0, le=1)
+    ] = 0.01
     commit: Annotated[str, note("the commit that runs, shown by /healthz")] = ""
 
 
@@ -129,7 +132,7 @@ class Asking:
         self.requester = BusRequester(self.link, request_queues=request_queues)
         self._settings = settings
         self._account = account
-        self._shipper = Shipper(self.link, account)
+        self._shipper = Shipper(self.link, account, registry=self.figures)
         self._tasks: list[asyncio.Task[Any]] = []
         self._ops: AppRunner | None = None
 
@@ -175,7 +178,7 @@ class Asking:
 
     async def close(self) -> None:
         """Close what was opened, the last first."""
-        self._shipper.flush()
+        self._shipper.stop()
         logs.on_ship(None)
         for task in self._tasks:
             task.cancel()
@@ -223,7 +226,8 @@ class Running:
         self._link.start()
         self._closing.append(self._link.close)
         self._closing.append(self._database.close)
-        shipper = Shipper(self._link, routes.service)
+        sample = settings.log_query_sample
+        shipper = Shipper(self._link, routes.service, query_sample=sample, registry=figures)
         logs.on_ship(shipper.add)
         self._spawn(shipper.run())
         inbox = PostgresInbox(self._database)
@@ -251,7 +255,7 @@ class Running:
         self._ready = {"service": "stopping"}
         log.info("stopping", **self._service.counts())
         await self._service.stop(settings.stop_seconds)
-        shipper.flush()
+        shipper.stop()
 
     async def close(self) -> None:
         """Close what was opened, the last first."""

@@ -16,11 +16,12 @@ from shared.bus import codec
 from shared.bus.codec import JSON, Frame, ReplyFrame
 from shared.bus.lanes import Lane, Lanes
 from shared.bus.link import Delivery, Link, Outgoing, Unroutable
-from shared.bus.topology import DEAD, EVENTS, LONG, REPLIES, SHORT, WAIT
+from shared.bus.topology import DEAD, EVENTS, LOGS, LONG, REPLIES, SHORT, WAIT
 from shared.bus.verdict import Broker, Ending, Verdict
 from shared.contracts.base import Event, Principal
 from shared.contracts.submissions import RefusalBody
 from shared.errors import Refusal, TooMany
+from shared.logs import local_only
 
 log = structlog.get_logger()
 
@@ -203,20 +204,24 @@ class Endings:
 
     async def _bury(self, work: Work, outcome: Outcome, verdict: Verdict) -> None:
         error = outcome.error
-        log.error("frame_dead_lettered", topic=work.frame.topic, reason=outcome.ending.value, exc_info=error)
-        if verdict.status:
-            self.reply(work, verdict.status, outcome)
-        await self._publish_until_confirmed(
-            self._dead_letter(codec.join([codec.encode(work.frame)]), outcome.ending, error)
-        )
+        with local_only(work.frame.kind == "log"):
+            log.error(
+                "frame_dead_lettered", topic=work.frame.topic, reason=outcome.ending.value, exc_info=error
+            )
+            if verdict.status:
+                self.reply(work, verdict.status, outcome)
+            await self._publish_until_confirmed(
+                self._dead_letter(codec.join([codec.encode(work.frame)]), outcome.ending, error)
+            )
         work.taken.settle()
 
     async def bury_delivery(self, taken: Taken, ending: Ending, error: BaseException) -> None:
         """A delivery that is not a list of frames goes to the dead letters as it came."""
-        log.error("delivery_dead_lettered", reason=ending.value, exc_info=error)
         delivery = taken.delivery
         kind = delivery.properties.content_type
-        await self._publish_until_confirmed(self._dead_letter(delivery.body, ending, error, kind))
+        with local_only(delivery.exchange == LOGS):
+            log.error("delivery_dead_lettered", reason=ending.value, exc_info=error)
+            await self._publish_until_confirmed(self._dead_letter(delivery.body, ending, error, kind))
         delivery.ack()
 
     def _dead_letter(

@@ -28,6 +28,7 @@ from shared.bus.streaming import Streamer
 from shared.bus.verdict import OK, Broker, Ending, Verdict, judge
 from shared.contracts.base import owner_of
 from shared.contracts.submissions import RefusalBody, Submission
+from shared.logs import local_only
 
 log = structlog.get_logger()
 
@@ -397,10 +398,12 @@ class Service:
             return
         self._held.append(work)
         if self._recovering is None:
-            log.warning("holding", reason=str(outcome.error) or type(outcome.error).__name__)
-            self._recovering = asyncio.get_running_loop().create_task(self._recover())
+            at_home = work.frame.kind == "log"
+            with local_only(at_home):
+                log.warning("holding", reason=str(outcome.error) or type(outcome.error).__name__)
+            self._recovering = asyncio.get_running_loop().create_task(self._recover(at_home))
 
-    async def _recover(self) -> None:
+    async def _recover(self, at_home: bool) -> None:
         """Take nothing, tell waiters at their deadline, probe every second, then go on with what is held."""
         await self._unsubscribe()
         next_probe = time.monotonic() + PROBE_SECONDS / 5
@@ -415,7 +418,8 @@ class Service:
                 except Exception as error:
                     log.info("still_away", reason=str(error) or type(error).__name__)
             await asyncio.sleep(HELD_CHECK_SECONDS)
-        log.warning("going_on", held=len(self._held))
+        with local_only(at_home):
+            log.warning("going_on", held=len(self._held))
         self._recovering = None
         held, self._held = self._held, deque()
         for work in held:

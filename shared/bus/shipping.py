@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from shared import logs
 from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.ids import uuid7
@@ -18,47 +22,74 @@ from shared.bus.verdict import Ending
 from shared.contracts.base import Principal
 from shared.contracts.worker import Ended, LogLine, StoreLogLines
 
+log = structlog.get_logger()
+T = TypeVar("T")
+Moment = tuple[float, Frame, Ending]  # seconds since 1970, what ended, and how
+
 EVERY_SECONDS = 0.2
-MOST_LINES = 1_000  # in one message, and the most warnings that wait
+MOST_LINES = 1_000  # the most warnings that wait
 MOST_ENDED = 4_000  # 20,000 commands a second
+LINES_TOGETHER, ENDED_TOGETHER = 100, 1_000  # in one message
+MOST_CHARACTERS = 8_000  # of one field; of a traceback the end says more
 QUERY_SAMPLE = 0.01
+SAY_EVERY_SECONDS = 10.0
+ENDED_LEVEL = "info"
 KNOWN = ("time", "level", "service", "event", "request_id", "trace_id")
 
 
 class Shipper:
-    """Collects lines and sends them five times a second; never waits and never raises."""
+    """Collects lines and sends them five times a second; never waits and never raises.
 
-    def __init__(self, link: Link, service: str) -> None:
+    A message holds lines of one level, under the routing key `<service>.<level>`: whoever binds a queue to
+    `ingest.error` gets these and no others.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        service: str,
+        *,
+        query_sample: float = QUERY_SAMPLE,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
         self._link = link
         self._service = service
+        self._query_sample = query_sample
         self._lines: list[LogLine] = []
-        self._ended: list[tuple[float, Frame, Ending]] = []
+        self._ended: list[Moment] = []
+        self._counter = Counter(
+            "posthouse_log_lines_dropped",
+            "Log lines that were not shipped: too many at once, or no broker",
+            registry=registry or CollectorRegistry(),
+        )
+        self._unsaid = 0
+        self._said_at = float("-inf")
         self.dropped = 0
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Take one line as `shared.logs` makes them."""
         if len(self._lines) >= MOST_LINES:
-            self.dropped += 1
+            self._drop(1)
             return
         self._lines.append(
             LogLine(
-                at=datetime.now(UTC),
+                at=_moment(line.get("time")),
                 level=line.get("level", "info"),
                 service=self._service,
                 event=str(line.get("event", ""))[:2_000],
                 request_id=str(line.get("request_id", ""))[:200],
                 trace_id=str(line.get("trace_id", "")),
-                fields={name: _plain(value) for name, value in line.items() if name not in KNOWN},
+                fields={name: _short(value) for name, value in line.items() if name not in KNOWN},
             )
         )
 
     def ended(self, frame: Frame, ending: Ending) -> None:
         """One line per command, and a sample of the queries; never about the storing of lines."""
         kind = frame.kind
-        if kind == "log" or (kind == "query" and random.random() >= QUERY_SAMPLE):
+        if kind == "log" or (kind == "query" and random.random() >= self._query_sample):
             return
         if len(self._ended) >= MOST_ENDED:
-            self.dropped += 1
+            self._drop(1)
             return
         self._ended.append((time.time(), frame, ending))
 
@@ -66,19 +97,50 @@ class Shipper:
         """Send for ever what was added."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            self.flush()
+            if self._link.up:  # what is said about a lost connection waits for the next one
+                self.flush()
 
     def flush(self) -> None:
         """Send what was added; lines that cannot be sent are dropped and counted."""
         lines, self._lines = self._lines, []
         ended, self._ended = self._ended, []
-        if lines:
-            self._send(StoreLogLines(lines=tuple(lines)), len(lines))
-        for start in range(0, len(ended), MOST_LINES):
-            some = ended[start : start + MOST_LINES]
-            self._send(StoreLogLines(ended=tuple(_ended(*each) for each in some)), len(some))
+        for level in dict.fromkeys(line.level for line in lines):
+            of_level = [line for line in lines if line.level == level]
+            for some in _parts(of_level, LINES_TOGETHER):
+                self._send(level, lines=some)
+        for few in _parts(ended, ENDED_TOGETHER):
+            self._send(ENDED_LEVEL, ended=few)
+        if self._unsaid and time.monotonic() - self._said_at > SAY_EVERY_SECONDS:
+            self._say()
 
-    def _send(self, shipment: StoreLogLines, count: int) -> None:
+    def stop(self) -> None:
+        """Send what is left, and say at home what could not be sent."""
+        with logs.local_only():
+            self.flush()
+            if self._unsaid:
+                self._say()
+
+    def _say(self) -> None:
+        count, self._unsaid, self._said_at = self._unsaid, 0, time.monotonic()
+        log.warning("log_lines_dropped", count=count)
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        self._unsaid += count
+        self._counter.inc(count)
+
+    def _send(self, level: str, lines: tuple[LogLine, ...] = (), ended: tuple[Moment, ...] = ()) -> None:
+        try:
+            told = tuple(_ended(*each) for each in ended)
+            sent = self._link.send(self._message(level, StoreLogLines(lines=lines, ended=told)))
+        except Exception:  # a line nobody can encode must not end the shipping of all others
+            sent = False
+            with logs.local_only():
+                log.exception("log_lines_not_sent")
+        if not sent:
+            self._drop(len(lines) + len(ended))
+
+    def _message(self, level: str, shipment: StoreLogLines) -> Outgoing:
         frame = Frame(
             id=(made := uuid7()),
             topic=StoreLogLines.topic,
@@ -87,15 +149,12 @@ class Shipper:
             principal=Principal(kind="service", id=self._service),
             born=made.int >> 80,
         )
-        message = Outgoing(
-            LOGS,
-            f"{self._service}.lines",
-            codec.join([codec.encode(frame)]),
-            persistent=False,
-            mandatory=False,
-        )
-        if not self._link.send(message):
-            self.dropped += count
+        body = codec.join([codec.encode(frame)])
+        return Outgoing(LOGS, f"{self._service}.{level}", body, persistent=False, mandatory=False)
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    return (tuple(items[start : start + size]) for start in range(0, len(items), size))
 
 
 def _ended(at: float, frame: Frame, ending: Ending) -> Ended:
@@ -113,5 +172,16 @@ def _ended(at: float, frame: Frame, ending: Ending) -> Ended:
     )
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+def _moment(printed: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(printed)
+    except (TypeError, ValueError):
+        return datetime.now(UTC)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= MOST_CHARACTERS else f"...{value[-MOST_CHARACTERS:]}"
+    if isinstance(value, int | float | bool | None):
+        return value
+    return value if len(text := str(value)) <= MOST_CHARACTERS else text[:MOST_CHARACTERS]

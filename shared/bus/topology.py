@@ -135,7 +135,7 @@ def gateway_rights() -> Rights:
     return Rights(
         configure=r"^gateway\..*$",
         write=r"^(gateway\..*|posthouse\.(commands|queries|logs))$",
-        read=r"^(gateway\..*|posthouse\.(replies|events))$",
+        read=r"^(gateway\..*|posthouse\.(replies|events|logs))$",
         topics={
             COMMANDS: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",
             QUERIES: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",

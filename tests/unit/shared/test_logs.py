@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import pty
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import pytest
 import structlog
@@ -19,18 +23,25 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 Lines = Callable[[], list[dict[str, Any]]]
 
 
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    """Logging as a service has it, and what it printed."""
+@contextmanager
+def configured(stream: TextIO) -> Iterator[None]:
+    """Logging as a service has it, for as long as this lasts."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
     logs.configure("auth", "info", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    yield
     logs.on_ship(None)
     structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """Logging as a service has it, and what it printed."""
+    stream = io.StringIO()
+    with configured(stream):
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def test_a_line_carries_the_ids_of_its_request(lines: Lines) -> None:
@@ -98,6 +109,12 @@ def test_what_is_no_secret_stays(lines: Lines, key: str) -> None:
         "Authorization: Bearer hunter2hunter2",
         "GET /update?api_key=hunter2hunter2&field1=3",
         "redis://:hunter2hunter2@cache:6379/0",
+        "OpenSession(name='ann', password='hunter2 hunter2')",
+        '{"password": "hunter2 \\" hunter2", "name": "ann"}',
+        "psql password=hunter2 dbname=x",
+        "got eyJhbGciOiJFZERTQSJ9.eyJodW50ZXIyIjoxfQ.hunter2hunter2 from somebody",
+        "no session has phr_0123456789abcdef_hunter2hunter2",
+        "Set-Cookie: __Host-posthouse=hunter2hunter2hunter2; Path=/",
     ],
 )
 def test_a_secret_within_a_text_is_hidden(lines: Lines, text: str) -> None:
@@ -105,7 +122,22 @@ def test_a_secret_within_a_text_is_hidden(lines: Lines, text: str) -> None:
     assert "hunter2" not in json.dumps(lines())
 
 
-VALUES = st.none() | st.binary(max_size=4) | st.floats() | st.text() | st.lists(st.text(), max_size=2)
+@pytest.mark.parametrize("text", ["the token: expired", "no such key: 'porch'", "password too short"])
+def test_a_text_about_secrets_that_holds_none_stays(lines: Lines, text: str) -> None:
+    structlog.get_logger().warning(text)
+    assert lines()[0]["event"] == text
+
+
+HALF = st.characters(categories=["Cs"])  # as header bytes that are no UTF-8 come
+VALUES = (
+    st.integers()
+    | st.text(HALF, max_size=2)
+    | st.none()
+    | st.binary(max_size=4)
+    | st.floats()
+    | st.text()
+    | st.lists(st.text(), max_size=2)
+)
 
 
 @given(st.dictionaries(st.text(max_size=8), VALUES))
@@ -113,6 +145,20 @@ def test_whatever_a_line_holds_it_is_one_line_of_json(fields: dict[str, Any]) ->
     printed = logs._to_json(None, "info", logs.mask_secrets(None, "info", dict(fields)))
     assert "\n" not in printed
     json.loads(printed)
+
+
+def test_on_a_terminal_lines_are_for_people() -> None:
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as terminal, configured(terminal):
+        with context.bind(request_id="r-1"):
+            structlog.get_logger().warning("session_lost", account="ann", password="hunter2")
+        logging.getLogger("aiormq").error("gone: %s", "amqp://auth:hunter2@127.0.0.1/")
+        terminal.flush()
+        with open(leader) as screen:
+            first, second = screen.readline(), screen.readline()
+    assert re.search(r"\d\d:\d\d:\d\d\.\d{3}.*warning.*session_lost.*account.*ann.*request_id.*r-1", first)
+    assert re.search(r"error.*gone: amqp://auth:\*\*\*@127", second)
+    assert "hunter2" not in first + second
 
 
 def test_warnings_and_worse_are_shipped_as_they_are_printed(lines: Lines) -> None:
