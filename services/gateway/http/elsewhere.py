@@ -66,13 +66,11 @@ def _code(vault: Vault) -> str:
 
 
 def check_metrics_token(incoming: Incoming, token: str) -> None:
-    """Raise Turned when figures are asked for from elsewhere without the token; empty: nobody there has one."""
+    """Raise Turned when another machine asks for figures without the token; empty: there is none."""
     if not is_elsewhere(incoming):
         return
     if not token:
-        raise Turned(
-            "forbidden", "Only this machine may ask: POSTHOUSE_METRICS_TOKEN is not set."
-        )
+        raise Turned("forbidden", "Only this machine may ask: POSTHOUSE_METRICS_TOKEN is not set.")
     given = incoming.headers.get(AUTHORIZATION, "").encode("utf-8", "surrogateescape")
     if not hmac.compare_digest(given, f"Bearer {token}".encode()):
         headers = {"WWW-Authenticate": 'Bearer realm="metrics"'}
