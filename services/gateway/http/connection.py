@@ -44,14 +44,23 @@ class Connection(RequestHandler):
         "_short_way",
         "_stuck",
         "_trusted",
+        "is_beside_tls",
         "peer",
     )
 
     def __init__(
-        self, manager: web.Server, limits: Settings, short_way: ShortWay, trusted: Networks, **options: Any
+        self,
+        manager: web.Server,
+        limits: Settings,
+        short_way: ShortWay,
+        trusted: Networks,
+        *,
+        is_beside_tls: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(manager, **options)
         self.peer = Peer()
+        self.is_beside_tls = is_beside_tls
         self._trusted = trusted
         self._limits = limits
         self._short_way = short_way
@@ -180,6 +189,8 @@ class Connection(RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio.Protocol has it
         """A client that has sent its whole request and closed its side still gets its answer."""
+        if self.peer.is_tls:
+            return None  # uvloop ends both directions of TLS at once, whatever is said here
         if self._exchange is not None:
             self._close = True
             return True

@@ -25,6 +25,7 @@ from services.gateway.http.answers import Answer, problem
 from services.gateway.http.body import SlowBody
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, REQUEST_ID, TRACEPARENT, Incoming
+from services.gateway.http.plain import is_for_devices, sent_on
 from services.gateway.http.problems import PROBLEMS, Turned, code_of
 from services.gateway.http.proxies import Peer
 from shared import context
@@ -36,6 +37,7 @@ Pairs = list[tuple[str, str]]
 log = structlog.get_logger()
 GONE = 499
 CONTENT_TYPE_OPTIONS = istr("X-Content-Type-Options")
+STRICT_TRANSPORT_SECURITY = istr("Strict-Transport-Security")
 NO_STORE = "no-store"
 _NO_STORE_LINE = f"{CACHE_CONTROL}: {NO_STORE}\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -60,7 +62,8 @@ class Front:
         self._stopping = gateway.stopping
         self._meter = gateway.meter
         self._origins = frozenset(gateway.settings.cors_origins.split())
-        self._without_origin = _lines(self._always(None))
+        self._settings = gateway.settings
+        self._without_origin = [_lines(self._always(None, is_secure)) for is_secure in (False, True)]
 
     def around(self, handle: Handle) -> Handle:
         """The application's handler with everything of this class around it."""
@@ -87,6 +90,8 @@ class Front:
 
     async def _answer(self, handle: Handle, request: web.Request, incoming: Incoming) -> web.StreamResponse:
         try:
+            if not incoming.secure and _leads_on(request):
+                return sent_on(incoming, request.raw_path, self._settings).response()
             return await handle(request)
         except ConnectionError:
             raise
@@ -131,7 +136,7 @@ class Front:
         headers = response.headers
         headers[REQUEST_ID] = incoming.request_id
         headers[TRACEPARENT] = incoming.traceparent
-        for name, value in self._always(incoming.headers.get(ORIGIN)):
+        for name, value in self._always(incoming.headers.get(ORIGIN), incoming.secure):
             headers.add(name, value)
         if CACHE_CONTROL not in headers:
             headers[CACHE_CONTROL] = NO_STORE
@@ -143,7 +148,7 @@ class Front:
         status, body = answer.status, answer.body
         head = (
             f"{_STATUS_LINES[status]}X-Request-Id: {incoming.request_id}\r\n"
-            f"traceparent: {incoming.traceparent}\r\n{self._always_lines(incoming.headers.get(ORIGIN))}"
+            f"traceparent: {incoming.traceparent}\r\n{self._always_lines(incoming)}"
             f"Date: {rfc822_formatted_time()}\r\n"
         )
         if body:
@@ -160,12 +165,17 @@ class Front:
             head += "Connection: close\r\n"
         return f"{head}\r\n".encode() + body
 
-    def _always_lines(self, origin: str | None) -> str:
-        return self._without_origin if origin is None else _lines(self._always(origin))
+    def _always_lines(self, incoming: Incoming) -> str:
+        origin = incoming.headers.get(ORIGIN)
+        if origin is None:
+            return self._without_origin[incoming.secure]
+        return _lines(self._always(origin, incoming.secure))
 
-    def _always(self, origin: str | None) -> Pairs:
+    def _always(self, origin: str | None, is_secure: bool) -> Pairs:
         """What every answer says; pages of the allowed origins may read it, never with cookies."""
         pairs: Pairs = [(CONTENT_TYPE_OPTIONS, "nosniff"), (SERVER, "posthouse")]
+        if is_secure and self._settings.hsts_seconds:
+            pairs.append((STRICT_TRANSPORT_SECURITY, f"max-age={self._settings.hsts_seconds}"))
         if "*" in self._origins:
             pairs.append((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         else:
@@ -179,6 +189,12 @@ class Front:
 
 
 FRONT = web.AppKey("front", Front)
+
+
+def _leads_on(request: web.Request) -> bool:
+    """Whether this came over plain HTTP beside HTTPS, and from no device."""
+    is_beside: bool = request.protocol.is_beside_tls  # type: ignore[attr-defined]  # a Connection
+    return is_beside and not is_for_devices(request.raw_path.partition("?")[0], request.headers)
 
 
 def _peer_at(request: web.Request) -> Peer:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -13,10 +18,12 @@ from services.gateway.http.front import FRONT, Handle
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.proxies import networks
 from services.gateway.http.short_way import SHORT_WAY, ShortWay
+from services.gateway.http.tls import certificate_of
 from services.gateway.settings import Settings
 
 MOST_HEADERS = 100
 BACKLOG = 1024
+HANDSHAKE_SECONDS = 0.2  # an honest one is not cut by a stop, though no connection is open meanwhile
 LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender hears the answer
 
 
@@ -34,10 +41,16 @@ class Listener(web.Server):
         self._period = min(max(min(limits.header_seconds, limits.body_seconds) / 10, 0.02), 1.0)
         self._next = self._loop.call_later(self._period, self._check)
 
-    def __call__(self) -> Connection:
+    def __call__(self, is_beside_tls: bool = False) -> Connection:
         """One connection."""
         return Connection(
-            self, self._limits, self._short_way, self._trusted, loop=self._loop, **self._options
+            self,
+            self._limits,
+            self._short_way,
+            self._trusted,
+            is_beside_tls=is_beside_tls,
+            loop=self._loop,
+            **self._options,
         )
 
     def _check(self) -> None:
@@ -78,8 +91,19 @@ class _Runner(web.AppRunner):
         )
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """A socket that listens, and what becomes of who comes in there."""
+
+    listening: socket.socket
+    make: Callable[[], Connection]
+    tls: ssl.SSLContext | None
+    own: socket.socket | None
+    """Ours alone and kept open: what the kernel has accepted when we stop is taken from it."""
+
+
 class Door:
-    """An open listener; `stop` closes it without failing a request.
+    """The open listeners; `stop` closes them without failing a request.
 
     Stopping: every answer says `Connection: close`; what the kernel has accepted already is still served,
     then nobody is let in; a connection that stays silent for `quiet_seconds` is closed, the others
@@ -90,19 +114,43 @@ class Door:
         self._runner = _Runner(app, settings)
         self._stopping = app[GATEWAY].stopping
         self._settings = settings
-        self._socket: socket.socket | None = None
-        self._site: web.SockSite | None = None
+        self._certificate = certificate_of(settings.tls_cert, settings.tls_key, settings.http_port)
+        self._openings: list[_Opening] = []
+        self._listeners: list[asyncio.AbstractServer] = []
         self.port = 0
+        self.http_port = 0
 
     async def open(self) -> None:
         """Listen."""
         await self._runner.setup()
-        listening = _listening_socket(self._settings)
-        self.port = listening.getsockname()[1]
-        if not self._settings.listen_fd:
-            self._socket = listening.dup()
-        self._site = web.SockSite(self._runner, listening, backlog=BACKLOG)
-        await self._site.start()
+        server, settings, tls = self._runner.server, self._settings, self._certificate
+        assert isinstance(server, Listener)
+        if tls is None:
+            self.port = await self._listen(settings.port, settings.listen_fd, server, None)
+        else:
+            self.port = await self._listen(settings.port, settings.listen_fd, server, tls.context)
+            tls.tell()
+            if settings.http_port or settings.http_listen_fd:
+                beside = partial(server, is_beside_tls=True)
+                self.http_port = await self._listen(settings.http_port, settings.http_listen_fd, beside, None)
+
+    async def _listen(
+        self, port: int, number: int, make: Callable[[], Connection], tls: ssl.SSLContext | None
+    ) -> int:
+        listening = _listening_socket(self._settings, port, number)
+        opening = _Opening(listening, make, tls, None if number else listening.dup())
+        self._openings.append(opening)
+        self._listeners.append(
+            await asyncio.get_running_loop().create_server(
+                make, sock=listening, backlog=BACKLOG, **_of_tls(tls, self._settings)
+            )
+        )
+        return int(listening.getsockname()[1])
+
+    def reload(self) -> None:
+        """Read the certificate again; connections that are open keep theirs."""
+        if self._certificate is not None:
+            self._certificate.reload()
 
     async def stop(self) -> None:
         """Return when every request is answered, or `drain_seconds` are over."""
@@ -111,33 +159,43 @@ class Door:
         self._stopping.set()
         settings, loop, server = self._settings, asyncio.get_running_loop(), self._runner.server
         began = loop.time()
-        await self._close_listener()
+        await self._close_listeners()
+        handshakes_until = began + (HANDSHAKE_SECONDS if self._certificate else 0)
         while server is not None and loop.time() - began < settings.drain_seconds:
-            if all(connection.transport is None for connection in server.connections):
+            is_empty = all(connection.transport is None for connection in server.connections)
+            if is_empty and loop.time() >= handshakes_until:
                 break
             await asyncio.sleep(0.02)
             if (now := loop.time()) - began >= settings.quiet_seconds:
                 _close_quiet(server, now, settings.quiet_seconds)
         await self._runner.cleanup()
 
-    async def _close_listener(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-        if self._socket is None:
-            return  # the socket came from outside: whoever shares it accepts what is queued
-        # Closing a listener resets what the kernel has accepted and we have not: take it first.
-        self._socket.setblocking(False)
+    async def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        # Closing a listener resets what the kernel has accepted and we have not: take it first. One that came
+        # from outside is shared: whoever shares it accepts what is queued.
+        taken = [asyncio.create_task(taken) for opening in self._openings for taken in self._take(opening)]
+        if taken:
+            await asyncio.wait(taken, timeout=self._settings.quiet_seconds)
+
+    def _take(self, opening: _Opening) -> Iterator[Coroutine[Any, Any, Any]]:
+        if opening.own is None:
+            return
+        opening.own.setblocking(False)
         loop = asyncio.get_running_loop()
-        server = self._runner.server
-        assert server is not None
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                break
-            connection.setblocking(False)
-            await loop.connect_accepted_socket(server, connection)
-        self._socket.close()
+        with opening.own, suppress(OSError):
+            while True:
+                connection, _ = opening.own.accept()
+                connection.setblocking(False)
+                yield loop.connect_accepted_socket(
+                    opening.make, connection, **_of_tls(opening.tls, self._settings)
+                )
+
+
+def _of_tls(tls: ssl.SSLContext | None, settings: Settings) -> dict[str, Any]:
+    """Whoever is slow to shake hands is as slow as one whose headers do not come."""
+    return {"ssl": tls, "ssl_handshake_timeout": settings.header_seconds} if tls else {}
 
 
 def _close_quiet(server: web.Server, now: float, seconds: float) -> None:
@@ -146,12 +204,12 @@ def _close_quiet(server: web.Server, now: float, seconds: float) -> None:
             connection.force_close()
 
 
-def _listening_socket(settings: Settings) -> socket.socket:
-    if settings.listen_fd:
-        return socket.socket(fileno=settings.listen_fd)
+def _listening_socket(settings: Settings, port: int, number: int) -> socket.socket:
+    if number:
+        return socket.socket(fileno=number)
     host = settings.host or settings.listen
     return socket.create_server(
-        (host, settings.port),
+        (host, port),
         family=socket.AF_INET6 if ":" in host else socket.AF_INET,
         backlog=BACKLOG,
         reuse_port=settings.reuse_port,
