@@ -28,6 +28,7 @@ from shared.contracts.base import FieldError, Principal, owner_of
 from shared.errors import Forbidden, Invalid
 
 log = structlog.get_logger()
+SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Endpoint:
@@ -43,6 +44,7 @@ class Endpoint:
         self._query = QueryReader(row.query_form)
         self._has_path = bool(msgspec.structs.fields(row.path_form))
         self._template = row.template
+        self._changes = row.method not in SAFE
         self._render = renderer(row.shows)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -51,7 +53,7 @@ class Endpoint:
         incoming = request[INCOMING]
         self.enter(incoming)
         if row.who is not PUBLIC:
-            self.admit(incoming, await gateway.callers.identify(request.headers))
+            self.admit(incoming, await gateway.callers.identify(request.headers, incoming.peer))
         if row.accepts:
             incoming.body = await read_body(request, row.accepts, self.limit)
         self._read(incoming, request)
@@ -75,8 +77,10 @@ class Endpoint:
         incoming.read_headers()
 
     def admit(self, incoming: Incoming, principal: Principal) -> None:
-        """The caller is known; raises Turned (401) or Forbidden."""
+        """The caller is known; raises Turned (401, 403) or Forbidden."""
         incoming.principal = principal
+        if self._changes and incoming.by_cookie:
+            self._gateway.browser.demand_same_origin(incoming)
         if self._row.who is not ANYONE:
             _admit(self._row, incoming)
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from services.gateway.browser import BrowserSessions
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.metrics import Meter
 from services.gateway.session import Callers
@@ -47,6 +48,11 @@ class Gateway:
     processes: Processes = nobody_counted
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     openapi: bytes = b""
+
+    @property
+    def browser(self) -> BrowserSessions:
+        """Who is signed in by cookie."""
+        return self.callers.browser
 
     async def missing_now(self) -> Mapping[str, str]:
         """What keeps us from serving; a gateway that is stopping says so itself."""

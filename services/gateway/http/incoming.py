@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from aiohttp.hdrs import ACCEPT_LANGUAGE
+from aiohttp.hdrs import ACCEPT_LANGUAGE, AUTHORIZATION
 from multidict import istr
 
 from services.gateway.http.problems import Turned
@@ -20,7 +20,7 @@ UNMATCHED = "unmatched"
 DEFAULT_SECONDS, MOST_SECONDS = 10, 30
 
 REQUEST_ID, TRACEPARENT = istr("X-Request-Id"), istr("traceparent")
-PREFER, IDEMPOTENCY_KEY = istr("Prefer"), istr("Idempotency-Key")
+PREFER, IDEMPOTENCY_KEY, API_KEY = istr("Prefer"), istr("Idempotency-Key"), istr("X-API-Key")
 _random = Random()  # ids of requests name them and protect nothing
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
@@ -85,6 +85,12 @@ class Incoming:
         self.path: Any = None
         self.query: Any = None
         self.form: Any = None
+
+    @property
+    def by_cookie(self) -> bool:
+        """Whether a browser said who calls without being told to: any page can make it send this."""
+        is_user = self.principal.kind == "user"
+        return is_user and AUTHORIZATION not in self.headers and API_KEY not in self.headers
 
     def read_headers(self) -> None:
         """Take `Prefer` and `Idempotency-Key`; raises Turned (400) for a key that is none."""

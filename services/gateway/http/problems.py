@@ -112,6 +112,13 @@ PROBLEMS = _table(
         "Use the https address of this server: what was sent could be read on its way.",
     ),
     Problem(
+        "cross_site",
+        403,
+        "Another site's page sent this",
+        "Who is signed in by cookie changes things from this server's own pages only. Apps and scripts send "
+        "`Authorization: Bearer <access token>` instead of a cookie.",
+    ),
+    Problem(
         "not_found",
         404,
         "There is nothing here",
@@ -189,6 +196,12 @@ PROBLEMS = _table(
         422,
         "The Idempotency-Key belongs to another request",
         "A key stands for one request: use a new key for a new body.",
+    ),
+    Problem(
+        "search_too_wide",
+        422,
+        "The search took too long",
+        "Narrow it: say `since` and `until`, a `service`, or a `level`.",
     ),
     Problem(
         "nothing_stored",

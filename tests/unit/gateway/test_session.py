@@ -8,7 +8,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.gateway import session
+from services.gateway import session, tokens
 from services.gateway.http.problems import Turned
 from services.gateway.session import Callers
 from shared.bus.ids import uuid7
@@ -145,7 +145,7 @@ async def test_signing_keys_are_asked_once_for_invented_names(
         with pytest.raises(Turned):
             await callers.identify(bearer(services.token(kid=f"x{number}")))
     assert asked(services, ListSigningKeys) == 1
-    clock.now += session.ASK_AGAIN_SECONDS
+    clock.now += tokens.ASK_AGAIN_SECONDS
     with pytest.raises(Turned):
         await callers.identify(bearer(services.token(kid="x")))
     assert asked(services, ListSigningKeys) == 2
