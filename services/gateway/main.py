@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+
+from services.gateway.browser import BrowserSessions
 from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
@@ -10,6 +14,8 @@ from services.gateway.readiness import counter, learn_signing_keys, watcher
 from services.gateway.revocations import TOPICS, listener
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
+from services.gateway.tokens import AccessTokens
+from shared.cache import connect
 from shared.runtime import asking, run_service
 from shared.settings import load
 from shared.vault import Vault
@@ -22,7 +28,10 @@ async def main() -> None:
     settings = load(Settings)
     vault = Vault(settings.secret_key)
     async with asking(settings, "gateway", request_queues=settings.reply_queue == "request") as bus:
-        callers = Callers(bus.requester, vault)
+        tokens = AccessTokens(bus.requester)
+        redis = connect(settings.redis_url, client_name="posthouse gateway") if settings.redis_url else None
+        browser = BrowserSessions(bus.requester, vault, tokens, redis, public_url=settings.public_url)
+        callers = Callers(bus.requester, vault, tokens=tokens, browser=browser)
         missing = watcher(bus.link, bus.requester, callers, ASKED)
         app = make_app(
             bus.requester,
@@ -34,13 +43,16 @@ async def main() -> None:
             processes=counter(bus.requester),
             add_pages=add_pages,
         )
+        door = Door(app, settings)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, door.reload)
         await bus.start(TOPICS, listener(callers), callers.drop_all)
         bus.spawn(learn_signing_keys(callers))
-        door = Door(app, settings)
         await door.open()
         await bus.serve_ops(app[GATEWAY].missing_now)
         await bus.stopping.wait()
         await door.stop()
+        if redis is not None:
+            await redis.aclose()
 
 
 def run() -> None:

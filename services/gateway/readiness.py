@@ -14,6 +14,7 @@ from shared.bus.requests import CallFailed
 from shared.errors import Refusal
 
 AGAIN_SECONDS = 1.0
+LEARN_SECONDS = 60.0
 
 
 class Connected(Protocol):
@@ -59,9 +60,17 @@ def counter(requester: BusRequester) -> Processes:
 
 
 async def learn_signing_keys(callers: Callers) -> None:
-    """Ask until auth has told a key, so that the first token need not wait."""
-    while not callers.has_signing_keys:
+    """Ask auth now, every minute, and whenever an event may have been missed.
+
+    So the first token need not wait, the next signing key is known before it signs, and a session that ended
+    while nobody heard is soon known to have ended.
+    """
+    while True:
+        callers.missed.clear()
+        seconds = AGAIN_SECONDS
         with suppress(CallFailed, Refusal):
             await callers.learn_signing_keys()
-        if not callers.has_signing_keys:
-            await asyncio.sleep(AGAIN_SECONDS)
+            seconds = LEARN_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await callers.missed.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -55,6 +56,8 @@ class Callers:
         self._known: dict[bytes, _Known] = {}
         self._by_digest: dict[bytes, bytes] = {}
         self._drops = 0
+        self.missed = asyncio.Event()
+        """Set when events may have been missed: auth is to be asked what they would have said."""
 
     @property
     def has_signing_keys(self) -> bool:
@@ -111,6 +114,7 @@ class Callers:
     def drop_all(self) -> None:
         """Forget every caller: a revocation may have been missed."""
         self._drops += 1
+        self.missed.set()
         self._known.clear()
         self._by_digest.clear()
         self.browser.drop_all()

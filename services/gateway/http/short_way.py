@@ -15,6 +15,7 @@ from services.gateway.http.answers import Answer
 from services.gateway.http.front import GONE, Front
 from services.gateway.http.gateway import Gateway, ending_of
 from services.gateway.http.incoming import Incoming
+from services.gateway.http.plain import is_for_devices
 from services.gateway.http.proxies import Headers
 from shared.bus.requests import Begun, Caller, Overloaded
 from shared.errors import Refusal
@@ -68,10 +69,12 @@ class ShortWay:
             return None
         endpoint = known[0]
         headers = message.headers
+        if connection.is_beside_tls and not is_for_devices(path, headers):
+            return None
         if not _has_plain_body(endpoint, headers, payload):
             return None
         try:
-            principal = self.gateway.callers.at_once(headers)
+            principal = self.gateway.callers.at_once(headers, connection.peer)
         except Refusal:
             return None
         if principal is None:
