@@ -176,7 +176,9 @@ async def _serve(row: Page, visit: Visit) -> web.StreamResponse:
     incoming, gateway, request = visit.incoming, visit.gateway, visit.request
     visit.query = {name: values[-1] for name, values in parse_qs(incoming.raw_query, True).items()}
     visit.told = flash.told(gateway.vault, request.cookies)
-    incoming.principal = await gateway.callers.identify(request.headers)
+    if row.method == "POST":
+        gateway.browser.demand_same_origin(incoming)
+    incoming.principal = await gateway.callers.identify(request.headers, incoming.peer)
     if incoming.principal.kind == "user":
         try:
             visit.viewer = await visit.ask(GetMe())
