@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.worker import rules
+from services.worker import rules, searching
 from services.worker.store import Store
 from shared.bus.routes import Done, Job, Routes
-from shared.contracts.base import Nothing
-from shared.contracts.worker import KeepLogs, StoreLogLines
+from shared.contracts.base import ANONYMOUS, Nothing, Principal
+from shared.contracts.worker import KeepLogs, ListLogLines, LogPage, StoreLogLines
+from shared.logs import local_only
 
 log = structlog.get_logger()
 routes = Routes("worker")
@@ -23,6 +24,7 @@ class Deps:
 
     store: Store
     log_days: int
+    caller: Principal = ANONYMOUS
 
 
 @routes.command(KeepLogs, inbox=False)
@@ -35,8 +37,18 @@ async def keep_logs(_: KeepLogs, deps: Deps) -> Done[Nothing]:
 
 @routes.batch(StoreLogLines)
 async def store_log_lines(jobs: Sequence[Job[StoreLogLines]], deps: Deps) -> list[Done[Nothing]]:
-    """Every line of every shipment in one statement."""
-    rows = [rules.row_of(line) for job in jobs for line in job.message.lines]
-    rows += [rules.row_of_ended(job.caller.id, ended) for job in jobs for ended in job.message.ended]
-    await deps.store.add_rows(rows)
-    return [Done(Nothing()) for _ in jobs]
+    """Every line of every shipment in one statement, each in the name of who sent it."""
+    with local_only():
+        rows = [rules.row_of(job.caller.id, line) for job in jobs for line in job.message.lines]
+        rows += [rules.row_of_ended(job.caller.id, ended) for job in jobs for ended in job.message.ended]
+        await deps.store.add_rows(rows)
+        return [Done(Nothing()) for _ in jobs]
+
+
+@routes.query(ListLogLines)
+async def list_log_lines(query: ListLogLines, deps: Deps) -> Done[LogPage]:
+    """A page of what was stored."""
+    searching.may_read_log(deps.caller)
+    search = searching.search_of(query)
+    rows = await deps.store.lines(search) if search else []
+    return Done(searching.page_of(rows, query.limit))

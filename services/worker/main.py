@@ -17,7 +17,7 @@ async def main() -> None:
         service.every(3600, KeepLogs())
         await service.serve(
             routes,
-            lambda call: Deps(Store(call.db), settings.log_days),
+            lambda call: Deps(Store(call.db), settings.log_days, call.caller),
             further_queues=("worker.logs",),
         )
 

@@ -8,19 +8,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.contracts.worker import Ended, LogLine
+from shared.contracts.worker import LEVELS, Ended, LogLine
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MOST_REQUEST_ID = 200
-TRACE_AT, TRACE_CHARACTERS = 3, 32  # in a traceparent, https://www.w3.org/TR/trace-context/
-_TRACE = re.compile(r"[0-9a-f]{32}")
+TRACE_AT, TRACE_ENDS = 3, 35  # in a traceparent, https://www.w3.org/TR/trace-context/
+TRACE = re.compile(r"[0-9a-f]{32}")
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Row(NamedTuple):
-    """A row of `log_line`; `at` in microseconds since 1970, texts in UTF-8, `fields` a JSON object."""
+    """A row of `log_line`; `at` in microseconds since 1970, texts in UTF-8, `fields` a JSON object.
+
+    A `request_id` of no characters is that of the trace: the door gives a request without one its trace id.
+    """
 
     at: int
     trace_id: bytes | None
@@ -44,15 +46,15 @@ class _EndedFields(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def row_of(line: LogLine) -> Row:
-    """A line as it was logged, without the NUL characters that PostgreSQL does not store."""
+def row_of(service: str, line: LogLine) -> Row:
+    """A line as `service` logged it, without the NUL characters that PostgreSQL does not store."""
     return Row(
         (line.at - EPOCH) // MICROSECOND,
         bytes.fromhex(line.trace_id) or None,
         LEVELS[line.level],
-        _storable(line.service),
+        service.encode(),
         _storable(line.event),
-        _storable(line.request_id) or None,
+        _request_id(line.request_id, line.trace_id),
         _json(line.fields) if line.fields else None,
     )
 
@@ -74,14 +76,20 @@ def row_of_ended(service: str, ended: Ended) -> Row:
         LEVELS["info"],
         service.encode(),
         f"{ended.kind}_ended".encode(),
-        _storable(ended.request_id[:MOST_REQUEST_ID]) or None,
+        _request_id(ended.request_id[:MOST_REQUEST_ID], ended.traceparent[TRACE_AT:TRACE_ENDS]),
         _json(fields),
     )
 
 
+def _request_id(text: str, trace_id: str) -> bytes | None:
+    if text and text == trace_id and TRACE.fullmatch(trace_id):
+        return b""
+    return _storable(text) or None
+
+
 def _trace_of(traceparent: str) -> bytes | None:
-    trace = traceparent[TRACE_AT : TRACE_AT + TRACE_CHARACTERS]
-    return bytes.fromhex(trace) if _TRACE.fullmatch(trace) else None
+    trace = traceparent[TRACE_AT:TRACE_ENDS]
+    return bytes.fromhex(trace) if TRACE.fullmatch(trace) else None
 
 
 def _json(fields: object) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from msgspec import Meta, Struct
 
@@ -11,6 +13,8 @@ from shared.contracts.base import Command, Nothing, Query
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Level = Literal["debug", "info", "warning", "error", "critical"]
+LEVELS: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_TRACE = re.compile(r"[0-9a-f]{32}")
 
 
 class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,6 +50,27 @@ class Ended(Struct, frozen=True, array_like=True, gc=False):
     traceparent: str
     born_ms: int
 
+    def line(self, service: str) -> LogLine:
+        """The line about it, as it is stored and shown; `service` is who ended it."""
+        at_ms = self.at_us // 1000
+        trace_id = self.traceparent[3:35]  # https://www.w3.org/TR/trace-context/
+        return LogLine(
+            at=datetime.fromtimestamp(self.at_us // 1_000_000, UTC)
+            + timedelta(microseconds=self.at_us % 1_000_000),
+            level="info",
+            service=service,
+            event=f"{self.kind}_ended",
+            request_id=self.request_id[:200],
+            trace_id=trace_id if _TRACE.fullmatch(trace_id) else "",
+            fields={
+                "topic": self.topic,
+                "ending": self.ending,
+                "frame": str(UUID(bytes=self.frame)),
+                "caller": self.caller,
+                "ms_since_born": max(0, at_ms - self.born_ms) if self.born_ms else None,
+            },
+        )
+
 
 class KeepLogs(Command[Nothing], topic="worker.keep_logs", senders=frozenset()):
     """Make the partitions of the coming days and drop those past LOG_DAYS; sent by worker to itself."""
@@ -58,14 +83,15 @@ class StoreLogLines(
 ):
     """Keep log lines; published to the log exchange, a few times a second, by every process.
 
-    `ended` are frames that the sender has ended.
+    `ended` are frames that the sender has ended. One message holds lines of one level, and its routing key
+    is `<service>.<level>`; processes of older versions sent lines of all levels together.
     """
 
     lines: tuple[LogLine, ...] = ()
     ended: tuple[Ended, ...] = ()
 
 
-class StoredLine(Struct, frozen=True, kw_only=True, omit_defaults=False):
+class StoredLine(Struct, frozen=True, kw_only=True):
     """A line as it was stored; `fields` is whatever else it says."""
 
     at: datetime
@@ -85,10 +111,10 @@ class LogPage(Struct, frozen=True, kw_only=True):
 
 
 class ListLogLines(Query[LogPage], topic="worker.list_log_lines"):
-    """Stored log lines, for administrators.
+    """Stored log lines, for administrators of the default project: the log is that of the whole server.
 
     `level` is the least grave one shown, `q` a text that the event or the fields contain (without case),
-    `since` and `until` bound `at` (since <= at < until).
+    `since` and `until` bound `at` (since <= at < until). A search that takes longer than 5 s is refused.
     """
 
     service: Annotated[str, Meta(max_length=64)] = ""

@@ -24,7 +24,7 @@ def line(**more: object) -> LogLine:
 
 
 async def add(store: Store, lines: Sequence[LogLine]) -> None:
-    await store.add_rows([row_of(each) for each in lines])
+    await store.add_rows([row_of(each.service, each) for each in lines])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from services.gateway.http import accounts, datasets, operations, readings
+from services.gateway.http import accounts, datasets, logs, operations, readings
 from services.gateway.http.answers import to_json
 from services.gateway.http.endpoint import Endpoint
 from services.gateway.http.front import FRONT, Front
@@ -31,7 +31,7 @@ from shared.http import VERSION
 from shared.vault import Vault
 
 # What is called most comes first: the router tries paths that begin alike in this order.
-TABLES = (readings.routes, datasets.routes, accounts.routes, operations.routes)
+TABLES = (readings.routes, datasets.routes, accounts.routes, logs.routes, operations.routes)
 
 
 def make_app(

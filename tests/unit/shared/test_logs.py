@@ -9,8 +9,7 @@ import os
 import pty
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 import structlog
@@ -18,22 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import context, logs
+from tests.log import configured
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@contextmanager
-def configured(stream: TextIO) -> Iterator[None]:
-    """Logging as a service has it, for as long as this lasts."""
-    root, before = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    logs.configure("auth", "info", stream)
-    yield
-    logs.on_ship(None)
-    structlog.configure(**before)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture
