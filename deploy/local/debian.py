@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.local.errors import Failure
@@ -32,14 +33,26 @@ class Apt:
         """Download a package, with those it needs whose names begin like the family, and unpack all."""
         with self._lock:
             self._update()
-        packages = self._needs(package, family)
-        downloads = self._home / "downloads" / package
+        self._fetch(package, self._needs(package, family), into)
+
+    def unpack_missing(self, packages: Sequence[str], family: str, into: Path) -> int:
+        """Unpack these packages, and those they need whose names begin like the family unless the machine
+        has them; answers how many that were.
+        """
+        with self._lock:
+            self._update()
+        missing = self._missing(packages, family)
+        self._fetch(packages[0], missing, into)
+        return len(missing)
+
+    def _fetch(self, name: str, packages: Sequence[str], into: Path) -> None:
+        downloads = self._home / "downloads" / name
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir(parents=True)
         run_logged(
             ["apt-get", *self._options(), "download", *packages],
             self._log,
-            f"apt-get could not download {package}",
+            f"apt-get could not download {name}",
             cwd=downloads,
         )
         into.mkdir(parents=True, exist_ok=True)
@@ -64,20 +77,40 @@ class Apt:
         self._lists_ready = True
 
     def _needs(self, package: str, family: str) -> list[str]:
+        lines = self._depends("--recurse", package)
+        names = {line for line in lines if re.match(family, line)}
+        if package not in names:
+            raise self._unknown(package)
+        return sorted(names)
+
+    def _missing(self, packages: Sequence[str], family: str) -> list[str]:
+        """A level of dependencies at a time: what the machine has is not looked behind."""
+        here = _installed()
+        wanted: set[str] = set()
+        level = set(packages)
+        while level:
+            lines = self._depends(*sorted(level))
+            if unknown := sorted(level & set(packages) - set(lines)):
+                raise self._unknown(unknown[0])
+            wanted |= level
+            needs = {line.partition("Depends: ")[2].strip() for line in lines}
+            level = {name for name in needs - here - wanted if re.match(family, name)}
+        return sorted(wanted)
+
+    def _depends(self, *arguments: str) -> list[str]:
         flags = [f"--no-{kind}" for kind in _TREE_ONLY]
         answer = subprocess.run(
-            ["apt-cache", *self._options(), "depends", "--recurse", *flags, package],
+            ["apt-cache", *self._options(), "depends", *flags, *arguments],
             capture_output=True,
             text=True,
             check=False,
         )
-        names = {line for line in answer.stdout.splitlines() if re.match(family, line)}
-        if package not in names:
-            raise Failure(
-                f"apt knows no package {package}: is there a network, and are Debian's sources set?",
-                self._log,
-            )
-        return sorted(names)
+        return answer.stdout.splitlines()
+
+    def _unknown(self, package: str) -> Failure:
+        return Failure(
+            f"apt knows no package {package}: is there a network, and are Debian's sources set?", self._log
+        )
 
     def _options(self) -> list[str]:
         settings = {
@@ -89,3 +122,15 @@ class Apt:
             "Acquire::Retries": "3",
         }
         return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+
+
+def _installed() -> set[str]:
+    """The packages of this machine that are unpacked and set up."""
+    answer = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = (line.split() for line in answer.stdout.splitlines())
+    return {row[1] for row in rows if len(row) == 2 and row[0] == "installed"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 from deploy.identity import derive_password
 from deploy.local import python_env, rabbitmq
@@ -20,6 +22,7 @@ from deploy.local.rabbitmq import Rabbit, RabbitPorts
 from deploy.local.services import Addresses
 from deploy.local.valkey import Valkey
 
+NOTHING: Mapping[str, Callable[[Apt], str]] = MappingProxyType({})
 SERVERS = frozenset({"epmd", "rabbitmq", "postgres", "redis"})
 STOP_ORDER: tuple[Callable[[str], bool], ...] = (
     lambda name: name.partition("-")[0] == "gateway",
@@ -30,8 +33,17 @@ STOP_ORDER: tuple[Callable[[str], bool], ...] = (
 """The door first, then those behind it, then what they stand on."""
 
 
-def install(instance: Instance, console: Console, *, dev: bool = False, servers: bool = True) -> None:
-    """Python's libraries and the server programs, both at once; starts of one checkout wait in turn."""
+def install(
+    instance: Instance,
+    console: Console,
+    *,
+    dev: bool = False,
+    servers: bool = True,
+    more: Mapping[str, Callable[[Apt], str]] = NOTHING,
+) -> None:
+    """Python's libraries, the server programs and what `more` installs, all at once; starts of one checkout
+    wait in turn.
+    """
     instance.make_directories()
     own_broker = servers and not instance.settings.get("POSTHOUSE_AMQP_URL")
     with locked(instance.root / ".local" / "install.lock"), ThreadPoolExecutor() as pool:
@@ -42,6 +54,7 @@ def install(instance: Instance, console: Console, *, dev: bool = False, servers:
         ]
         if own_broker:
             steps.append(("RabbitMQ, Erlang", lambda: rabbitmq.ensure(instance, apt)))
+        steps += [(name, partial(work, apt)) for name, work in more.items()]
         for running in [pool.submit(_installed, console, name, work) for name, work in steps]:
             running.result()
 

@@ -7,13 +7,16 @@ import os
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser, Page
+
+from tests.journeys.browser import Windows, running_browser, sign_in
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
@@ -98,3 +101,31 @@ def token(posthouse: Posthouse, person: dict[str, str]) -> str:
     """An access token of that account."""
     named = {"name": person["POSTHOUSE_NAME"], "password": person["POSTHOUSE_PASSWORD"]}
     return str(posthouse.ask("/v1/sessions", named)["access_token"])
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests; each opens windows of its own."""
+    async with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def new_page(browser: Browser, posthouse: Posthouse) -> AsyncIterator[Windows]:
+    """`await new_page()` opens a window for a new person; see `Windows` for its options."""
+    windows = Windows(browser, posthouse.url)
+    yield windows
+    await windows.close()
+
+
+@pytest.fixture
+async def page(new_page: Windows) -> Page:
+    """A window for somebody who is not signed in."""
+    return await new_page()
+
+
+@pytest.fixture
+async def signed_in(page: Page, person: dict[str, str]) -> Page:
+    """The same window after the first account, an administrator, has signed in."""
+    await sign_in(page, person)
+    return page
