@@ -17,6 +17,7 @@ from deploy.local.instance import Instance, plain_environment
 from deploy.local.probe import answers
 from deploy.local.program import Program
 from deploy.local.python_env import find_program
+from deploy.local.reaching import bracketed, from_here
 
 ADMIN = "admin"
 # A quorum queue whose broker was killed within a second of its declaration comes back without a leader and
@@ -79,7 +80,7 @@ class Rabbit:
     @property
     def mqtt_url(self) -> str:
         """Where devices connect."""
-        return f"mqtt://{self.ports.mqtt_host}:{self.ports.mqtt}"
+        return f"mqtt://{bracketed(from_here(self.ports.mqtt_host))}:{self.ports.mqtt}"
 
     def prepare(self) -> tuple[Program, Program]:
         """Write the configuration; answers epmd, which goes first, and the broker."""
@@ -142,7 +143,7 @@ class Rabbit:
                 # Opened last when it boots. A handshake left half done would be a warning in its log.
                 f"tcp://127.0.0.1:{ports.amqp}",
                 f"http://127.0.0.1:{ports.management}/",
-                f"tcp://{_reachable(ports.mqtt_host)}:{ports.mqtt}",
+                f"tcp://{bracketed(from_here(ports.mqtt_host))}:{ports.mqtt}",
             ),
             cwd=home,
             stop_signal=signal.SIGTERM if self.safe else signal.SIGKILL,
@@ -212,10 +213,6 @@ log.console.level = warning
         if software.plugins:
             env["RABBITMQ_PLUGINS_DIR"] = str(software.plugins)
         return env
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
 
 
 def _version(software: Software) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from deploy.local.ports import Ports
 from deploy.local.postgres import Postgres
 from deploy.local.program import Program
 from deploy.local.rabbitmq import Rabbit, RabbitPorts
+from deploy.local.reaching import host_of
 from deploy.local.services import Addresses
 from deploy.local.valkey import Valkey
 
@@ -92,7 +93,7 @@ class Servers:
 
     def _rabbit(self) -> Rabbit:
         get, port = self.instance.settings.get, self.ports.get
-        host = get("POSTHOUSE_MQTT_HOST")
+        host = host_of(self.instance.settings, "POSTHOUSE_MQTT_HOST")
         ports = RabbitPorts(
             amqp=port("amqp"),
             management=port("management"),

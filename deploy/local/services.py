@@ -15,6 +15,7 @@ from deploy.local.errors import Failure
 from deploy.local.instance import Instance, plain_environment
 from deploy.local.ports import WEB_PORT, Ports
 from deploy.local.program import Program
+from deploy.local.reaching import bracketed, from_here, host_of, is_encrypted, listen, tls_environment
 from deploy.local.settings import SECRET_KEY
 
 GATEWAY = "gateway"
@@ -51,7 +52,7 @@ def base_environment(instance: Instance, key: str) -> dict[str, str]:
     unset = {"POSTHOUSE_LOCAL", "POSTHOUSE_ENV_FILE", "POSTHOUSE_DATA", *ADDRESS_NAMES}
     given = {name: value for name, value in instance.settings.values.items() if name not in unset}
     directories = {"POSTHOUSE_LOCAL": str(instance.local), "POSTHOUSE_DATA": str(instance.data)}
-    fixed = {SECRET_KEY: key, "PYTHONUNBUFFERED": "1"}
+    fixed = {SECRET_KEY: key, "PYTHONUNBUFFERED": "1", **tls_environment(instance)}
     return plain_environment() | {"POSTHOUSE_COMMIT": commit(instance.root)} | given | directories | fixed
 
 
@@ -83,7 +84,7 @@ class Services:
     @property
     def web_host(self) -> str:
         """The address the gateway listens on."""
-        return self.instance.settings.get("POSTHOUSE_HOST")
+        return host_of(self.instance.settings, "POSTHOUSE_HOST")
 
     @property
     def web_port(self) -> int:
@@ -94,39 +95,47 @@ class Services:
     @property
     def web_url(self) -> str:
         """Where a browser on this machine goes."""
-        host = "127.0.0.1" if self.web_host in ("0.0.0.0", "::") else self.web_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.web_port}"
+        scheme = "https" if is_encrypted(self.instance.settings) else "http"
+        return f"{scheme}://{bracketed(from_here(self.web_host))}:{self.web_port}"
 
-    def open_door(self) -> socket.socket:
-        """The web port, listening: gateways are given this one socket and may come and go.
+    def open_doors(self) -> list[socket.socket]:
+        """The web port, listening, and that of plain HTTP beside it: gateways are given them, come and go.
 
         A connection that arrives while one of them stops or starts waits in its queue for the next to accept
         it. With a socket for each gateway (SO_REUSEPORT) the kernel resets those in the closing one's queue.
         """
-        family = socket.AF_INET6 if ":" in self.web_host else socket.AF_INET
+        wanted = [self.web_port]
+        if beside := self.instance.settings.get("POSTHOUSE_HTTP_PORT"):
+            wanted.append(self.ports.get("http", beside, host=self.web_host))
+        doors: list[socket.socket] = []
         try:
-            return socket.create_server((self.web_host, self.web_port), family=family, backlog=BACKLOG)
+            for port in wanted:
+                doors.append(listen(self.web_host, port, BACKLOG))
         except OSError as error:
-            raise Failure(f"Port {self.web_port} was taken by somebody else meanwhile: {error}") from None
+            for door in doors:
+                door.close()
+            raise Failure(f"Port {port} was taken by somebody else meanwhile: {error}") from None
+        return doors
 
-    def programs(self, door: int) -> list[Program]:
-        """One for each process, as many of each service as the scale says; gateways listen on `door`."""
+    def programs(self, *doors: int) -> list[Program]:
+        """One for each process, as many of each service as the scale says; gateways listen on `doors`."""
         names = service_names(self.instance)
         if unknown := sorted(set(self.scale) - set(names)):
             raise Failure(f"scale: there is no service {unknown[0]}; there are {', '.join(names) or 'none'}.")
         return [
-            self._program(name, number, door)
+            self._program(name, number, doors)
             for name in names
             for number in range(1, self.scale.get(name, 1) + 1)
         ]
 
-    def _program(self, service: str, number: int, door: int) -> Program:
+    def _program(self, service: str, number: int, doors: tuple[int, ...]) -> Program:
         name = process_name(service, number)
         # Each process is asked at a port of its own: at the shared one somebody else might answer.
         own = {"POSTHOUSE_OPS_ADDRESS": f"127.0.0.1:{self.ports.get(name)}"}
         address = f"http://{own['POSTHOUSE_OPS_ADDRESS']}"
         if service == GATEWAY:
-            own |= {"POSTHOUSE_PORT": str(self.web_port), "POSTHOUSE_LISTEN_FD": str(door)}
+            numbers = zip(("POSTHOUSE_LISTEN_FD", "POSTHOUSE_HTTP_LISTEN_FD"), map(str, doors), strict=False)
+            own |= {"POSTHOUSE_PORT": str(self.web_port), **dict(numbers)}
         return Program(
             name=name,
             command=(str(self.instance.python), "-m", f"services.{service}"),
@@ -135,7 +144,7 @@ class Services:
             probes=(f"{address}/readyz",),
             cwd=self.instance.root,
             address=self.web_url if service == GATEWAY else address,
-            fds=(door,) if service == GATEWAY else (),
+            fds=doors if service == GATEWAY else (),
         )
 
     def _accounts(self, service: str) -> dict[str, str]:

@@ -34,12 +34,28 @@ TABLE = (
     Setting(
         SECRET_KEY, "", "opens keys kept encrypted and makes internal passwords; made on first start", True
     ),
-    Setting("POSTHOUSE_HOST", "127.0.0.1", "address the web port listens on"),
+    Setting(
+        "POSTHOUSE_LISTEN",
+        "127.0.0.1",
+        "address the web and MQTT ports listen on; 0.0.0.0 or :: for all; nothing else leaves loopback",
+    ),
+    Setting("POSTHOUSE_HOST", "", "address of the web port when it is another one"),
     Setting(
         "POSTHOUSE_PORT", "", "web port; empty: 8080 when it is free, else another, kept for later starts"
     ),
-    Setting("POSTHOUSE_MQTT_HOST", "127.0.0.1", "address the MQTT port listens on"),
+    Setting("POSTHOUSE_MQTT_HOST", "", "address of the MQTT port when it is another one"),
     Setting("POSTHOUSE_MQTT_PORT", "", "MQTT port; empty: a free one, kept for later starts"),
+    Setting(
+        "POSTHOUSE_TLS_CERT",
+        "",
+        "PEM file with the certificate of the web port and those up to its root; makes it https",
+    ),
+    Setting("POSTHOUSE_TLS_KEY", "", "PEM file with the certificate's key; empty: in the same file"),
+    Setting(
+        "POSTHOUSE_HTTP_PORT",
+        "",
+        "with TLS: port of plain HTTP for devices; others are sent to https; empty: none",
+    ),
     Setting(
         "POSTHOUSE_SCALE", "", "processes of each service, as in gateway=2,ingest=3; one each when not named"
     ),

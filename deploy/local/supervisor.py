@@ -156,8 +156,8 @@ class Supervisor:
         self._console = console
         self._keepers: dict[str, Keeper] = {}
         self._told = False
-        self.door: socket.socket | None = None
-        """The listening socket of all gateways."""
+        self.doors: list[socket.socket] = []
+        """The listening sockets of all gateways."""
         self.facts: dict[str, Any] = {}
         """What `status` and a second `up` show beside the processes."""
 
@@ -198,10 +198,16 @@ class Supervisor:
         with contextlib.suppress(OSError):
             write(self._instance.state, json.dumps(state, indent=1) + "\n")
 
-    def close_door(self) -> None:
-        """Our copy of it: the gateways close theirs as they stop."""
-        if self.door is not None:
-            self.door.close()
+    def close_doors(self) -> None:
+        """Our copies of them: the gateways close theirs as they stop."""
+        for door in self.doors:
+            door.close()
+
+    def signal(self, takes: Callable[[str], bool], number: signal.Signals) -> None:
+        """Tell every program with such a name."""
+        for name, keeper in self._keepers.items():
+            if keeper.running is not None and takes(name):
+                keeper.running.signal(number)
 
     def started_at(self, name: str) -> float:
         """When a program was started last, in seconds since 1970; 0 when there is no such program."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from deploy.identity import fingerprint
+from deploy.identity import fingerprint, setup_code
 from deploy.local.console import Console
 from deploy.local.errors import Failure, tail
 from deploy.local.files import try_lock, write
@@ -18,6 +18,7 @@ from deploy.local.instance import Instance
 from deploy.local.ports import Ports
 from deploy.local.processes import Process
 from deploy.local.rabbitmq import ADMIN, NO_ELECTION
+from deploy.local.reaching import check, elsewhere, has_terminal, is_open, is_set_up
 from deploy.local.servers import SERVERS, STOP_ORDER, Servers
 from deploy.local.services import Services, base_environment, service_names
 from deploy.local.settings import SECRET_KEY, secret_key
@@ -39,8 +40,8 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
         raise AlreadyRunning
     with lock, _alone_with(instance.data):
         stop_left_over(instance, console)
-        end = _signals()
         supervisor = Supervisor(instance, console)
+        end = _signals(lambda: supervisor.signal(STOP_ORDER[0], signal.SIGHUP))
         try:
             start = asyncio.create_task(_start(instance, scale, supervisor, console, began))
             ended = asyncio.create_task(end.wait())
@@ -60,7 +61,7 @@ async def supervise(instance: Instance, scale: Mapping[str, int], console: Conso
                 start.cancel()
                 await asyncio.gather(start, return_exceptions=True)
         finally:
-            supervisor.close_door()
+            supervisor.close_doors()
             with console.step("stop", "in order: gateway, services, servers"):
                 await supervisor.stop(STOP_ORDER)
             instance.state.unlink(missing_ok=True)
@@ -76,11 +77,25 @@ def _alone_with(data: Path) -> IO[str]:
     return lock
 
 
-def _signals() -> asyncio.Event:
+def _signals(read_again: Callable[[], None]) -> asyncio.Event:
+    """Set when it is time to stop.
+
+    SIGHUP has two meanings, told apart by what is still there: from a terminal that was closed it is the end,
+    otherwise the gateways are to read their certificate again.
+    """
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end.set)
+    began_at_one = has_terminal()
+
+    def hung_up() -> None:
+        if began_at_one and not has_terminal():
+            end.set()
+        else:
+            read_again()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     return end
 
 
@@ -88,12 +103,13 @@ async def _start(
     instance: Instance, scale: Mapping[str, int], supervisor: Supervisor, console: Console, began: float
 ) -> Repairs:
     seconds = instance.settings.number("POSTHOUSE_START_SECONDS")
+    check(instance)
     key = checked_key(instance)
     ports = Ports(instance.run / "ports.json")
     servers = Servers(instance, ports, key)
     services = Services(instance, ports, servers.addresses, key, scale)
-    supervisor.door = services.open_door()
-    processes = services.programs(supervisor.door.fileno())
+    supervisor.doors = services.open_doors()
+    processes = services.programs(*(door.fileno() for door in supervisor.doors))
     with console.step("data", "directories and configuration"):
         programs = await servers.programs()
     await supervisor.start(programs, seconds)
@@ -101,7 +117,7 @@ async def _start(
         await _prepare(instance, servers, key)
     _write_addresses(instance, services)
     await supervisor.start(processes, seconds)
-    supervisor.facts["summary"] = summary(instance, services, servers)
+    supervisor.facts["summary"] = await asyncio.to_thread(summary, instance, services, servers)
     supervisor.write_state()
     console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
     for line in supervisor.facts["summary"]:
@@ -194,15 +210,32 @@ def _write_addresses(instance: Instance, services: Services) -> None:
 
 def summary(instance: Instance, services: Services, servers: Servers) -> list[str]:
     """The short block that says where everything is."""
+    url = instance.settings.get("POSTHOUSE_PUBLIC_URL").rstrip("/") or services.web_url
     lines = [
-        ("Web", services.web_url + "/"),
-        ("API docs", services.web_url + "/docs"),
+        ("Web", url + "/"),
+        ("Elsewhere", _elsewhere(services)),
+        ("Setup", _setup(services, url)),
+        ("API docs", url + "/docs"),
         ("RabbitMQ", _management(instance, servers)),
         ("Metrics", _metrics(instance, services, servers)),
         ("Logs", f"{_short(instance.logs)}/   or: ./posthouse logs [name] -f"),
         ("Stop", "Ctrl-C, or from elsewhere: ./posthouse down"),
     ]
     return [f"  {name:<10} {value}" for name, value in lines if value]
+
+
+def _elsewhere(services: Services) -> str:
+    """What other machines call: an address tells more than 0.0.0.0."""
+    found = elsewhere(services.web_url, services.web_host)
+    return f"{found}/" if found and found != services.web_url else ""
+
+
+def _setup(services: Services, url: str) -> str:
+    """How the first account is made, until it was; from another machine, or through a proxy, with a code."""
+    done = is_set_up(services.web_url)
+    if done or (done is None and not is_open(services.web_host)):
+        return ""
+    return f"{url}/setup   from another machine with the code {setup_code(services.key)}"
 
 
 def _management(instance: Instance, servers: Servers) -> str:

@@ -19,7 +19,7 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tm
 
     assert settings.get("POSTHOUSE_PORT") == "9001"
     assert settings.get("POSTHOUSE_HOST") == "::1"
-    assert settings.get("POSTHOUSE_MQTT_HOST") == "127.0.0.1"
+    assert settings.get("POSTHOUSE_LISTEN") == "127.0.0.1"
     assert settings.sources["POSTHOUSE_PORT"] == "environment"
     assert settings.sources["POSTHOUSE_HOST"].endswith("posthouse.env")
 
