@@ -143,7 +143,7 @@ class Management:
     def __init__(self, environment: Mapping[str, str]) -> None:
         parts = urlsplit(environment["POSTHOUSE_MANAGEMENT_URL"])
         path = urlsplit(environment["POSTHOUSE_AMQP_URL"]).path
-        self._vhost = quote(unquote(path[1:]) or "/", safe="")
+        self._vhost = self.virtual_host = quote(unquote(path[1:]) or "/", safe="")
         self._base = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}/api"
         login = unquote(parts.username or ""), unquote(parts.password or "")
         self._headers = {"Authorization": aiohttp.encode_basic_auth(*login)}

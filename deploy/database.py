@@ -30,7 +30,7 @@ async def prepare_database(environment: Mapping[str, str]) -> None:
     url = _required(environment, "POSTHOUSE_DATABASE_URL")
     secret_key = _required(environment, "POSTHOUSE_SECRET_KEY")
     try:
-        await _create_database(url)
+        await create_database(url)
         await migrate(url, services(), lambda role: derive_password(secret_key, f"postgres:{role}"))
     except BadMigration as error:
         raise Unprepared(str(error)) from error
@@ -39,7 +39,7 @@ async def prepare_database(environment: Mapping[str, str]) -> None:
         raise Unprepared(f"PostgreSQL at {_shown(url)} cannot be prepared: {reason}") from error
 
 
-async def _create_database(url: str) -> None:
+async def create_database(url: str) -> None:
     """Only when it is missing."""
     try:
         connection = await asyncpg.connect(url, timeout=10)

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 
 from deploy.broker import BrokerNotPrepared, prepare_broker
 from deploy.database import Unprepared, prepare_database
+from deploy.settling import settle_broker
 
 
 async def _prepare(environment: Mapping[str, str]) -> None:
     await prepare_database(environment)
     await prepare_broker(environment)
+    await settle_broker(environment)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deploy.cli import account, doctor
+from deploy.cli import account, backup, doctor
 from deploy.cli.client import Credentials, Patience, Problem, connected
 from deploy.cli.errors import Stopped
 from deploy.cli.exporting import Export, destination
@@ -70,6 +70,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     out.set_defaults(run=_export)
     account.add_parsers(commands)
     doctor.add_parsers(commands)
+    backup.add_parsers(commands)
     return parser
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from deploy.local import settings as configuration
 from deploy.local.benching import bench
@@ -16,13 +17,14 @@ from deploy.local.console import Console
 from deploy.local.detach import detach
 from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
+from deploy.local.restore import restore
 from deploy.local.servers import install
 from deploy.local.services import base_environment
 from deploy.local.status import down, status, supervisor_of
 from deploy.local.testing import check, test
 from deploy.local.up import AlreadyRunning, supervise
 
-WITH_LIBRARIES = ("import", "export", "account", "doctor")
+WITH_LIBRARIES = ("import", "export", "account", "doctor", "backup")
 """Commands that need more than the standard library; they are `deploy.cli`."""
 
 
@@ -73,6 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="*", help="gateway, auth, ..., rabbitmq, postgres, redis, supervisor")
     logs.add_argument("-f", "--follow", action="store_true", help="and all that follows")
     logs.add_argument("-n", "--lines", type=int, default=40, help="how many of each (40)")
+    back = add("restore", _restore, "what a backup holds, into an instance that holds nothing")
+    back.add_argument("file", type=Path, metavar="FILE", help="what ./posthouse backup wrote")
+    back.add_argument(
+        "--replace", action="store_true", help="put the data that is here aside; it stays on the disk"
+    )
+    back.add_argument(
+        "--check", action="store_true", help="only look whether the file is whole, and say what it is"
+    )
     add("settings", _settings, "every setting: value, and where it comes from; secrets hidden")
     commands.add_parser(
         "test", help="run the tests on servers of their own; arguments go to pytest", add_help=False
@@ -83,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         ("account", "broker accounts for services of your own: add, list, remove"),
         ("import", "bring data in"),
         ("export", "take data out"),
+        ("backup", "everything that is worth keeping, in one file, while Posthouse runs"),
         ("doctor", "look for what is wrong and say what to do"),
     ):
         commands.add_parser(name, help=text, add_help=False)
@@ -149,6 +160,10 @@ def _logs(instance: Instance, options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _restore(instance: Instance, options: argparse.Namespace) -> int:
+    return restore(instance, options.file, Console(), instead=options.replace, look_only=options.check)
+
+
 def _settings(instance: Instance, options: argparse.Namespace) -> int:
     if instance.python.exists():
         done = subprocess.run([instance.python, "-m", "deploy.settings"], cwd=instance.root, check=False)
@@ -164,7 +179,8 @@ def _with_libraries(instance: Instance, command: str, rest: list[str]) -> int:
         raise Failure("Run ./posthouse up first.")
     key = instance.settings.get(configuration.SECRET_KEY)
     addresses = configuration.read_file(instance.addresses)
-    env = base_environment(instance, key) | addresses | {"PYTHONPATH": str(instance.root)}
+    own = {"PYTHONPATH": str(instance.root), "POSTHOUSE_ENV_FILE": str(instance.settings.file)}
+    env = base_environment(instance, key) | addresses | own
     os.execve(instance.python, [str(instance.python), "-m", "deploy.cli", command, *rest], env)
 
 

