@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -71,6 +72,8 @@ class Patience:
                 if not problem.passes():
                     raise
                 reason, least = f"the server answers {problem.status}", problem.retry_after or 0.0
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise Stopped(f"The certificate of {error.host} is not to be trusted: {error}") from error
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason, least = str(error) or type(error).__name__, 0.0
             end = end or self.clock() + self.seconds
@@ -142,10 +145,13 @@ class Server:
 
 
 @asynccontextmanager
-async def connected(url: str, credentials: Credentials, patience: Patience) -> AsyncIterator[Server]:
-    """A server at this address; closes its connections at the end."""
+async def connected(
+    url: str, credentials: Credentials, patience: Patience, trust: ssl.SSLContext | bool = True
+) -> AsyncIterator[Server]:
+    """A server at this address, verified with `trust`; closes its connections at the end."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with aiohttp.ClientSession(url, timeout=timeout) as http:
+    connector = aiohttp.TCPConnector(ssl=trust)
+    async with aiohttp.ClientSession(url, timeout=timeout, connector=connector) as http:
         yield Server(http, credentials, patience)
 
 

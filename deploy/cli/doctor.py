@@ -13,6 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from deploy.cli.trust import trust
+
 FREE_BYTES = 1 << 30
 FULL = 0.8  # of what a queue may hold, above which the gateway turns commands away
 SECONDS = 10.0
@@ -62,7 +64,8 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
 
 async def _gateway(environment: Mapping[str, str]) -> list[Finding]:
     url = environment["POSTHOUSE_URL"] + "/readyz"
-    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+    connector = aiohttp.TCPConnector(ssl=trust(environment["POSTHOUSE_URL"], environment))
+    async with aiohttp.ClientSession(connector=connector) as http, http.get(url) as answer:
         missing = (await answer.json()).get("missing", {})
     if not missing:
         return [Finding("gateway", "ready")]

@@ -16,6 +16,7 @@ from deploy.cli.errors import Stopped
 from deploy.cli.exporting import Export, destination
 from deploy.cli.importing import Import, Outcome, Reading, Report, is_id
 from deploy.cli.progress import Progress
+from deploy.cli.trust import trust
 
 ALL_DONE, SOME_REFUSED, ERROR, INTERRUPTED = 0, 1, 2, 130
 SHOWN_REFUSALS = 20
@@ -90,14 +91,15 @@ def _options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _import(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    credentials = _credentials(options, environment)
+    credentials, certificate = _credentials(options, environment), trust(_url(options), environment)
     progress = Progress(options.dataset)
     work = Import(
         options.file, options.dataset, _reading(options), options.label, progress, Report(options.report)
     )
 
     async def run() -> None:
-        async with connected(_url(options), credentials, Patience(options.give_up, progress.say)) as server:
+        patience = Patience(options.give_up, progress.say)
+        async with connected(_url(options), credentials, patience, certificate) as server:
             await work.run(server)
 
     try:
@@ -108,10 +110,11 @@ def _import(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _export(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    credentials = _credentials(options, environment)
+    credentials, certificate = _credentials(options, environment), trust(_url(options), environment)
 
     async def run() -> int:
-        async with connected(_url(options), credentials, Patience(options.give_up)) as server:
+        patience = Patience(options.give_up)
+        async with connected(_url(options), credentials, patience, certificate) as server:
             return await Export(server, options.dataset, _reading(options), options.final_newline).run(out)
 
     with destination(options.output) as out:

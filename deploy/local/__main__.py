@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from deploy.local.console import Console
 from deploy.local.detach import detach
 from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
+from deploy.local.reaching import check_certificate, is_encrypted
 from deploy.local.restore import restore
 from deploy.local.servers import install
 from deploy.local.services import base_environment
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", metavar="NAME=N,...", help="processes of each service, as in gateway=2,ingest=3"
     )
     add("down", lambda instance, _: down(instance, Console()), "stop everything; the data stays")
+    add("reload", _reload, "read the certificate of the web port again; no connection is dropped")
     one = add("status", _status, "each process: id, ready, memory; exit code 0: all ready, 3: nothing runs")
     one.add_argument("--json", action="store_true", help="for scripts")
     one.add_argument("--wait", metavar="SECONDS", type=float, default=0, help="until all is ready")
@@ -146,6 +149,17 @@ def _say_it_runs(instance: Instance, console: Console) -> int:
 
 def _status(instance: Instance, options: argparse.Namespace) -> int:
     return status(instance, as_json=options.json, wait_seconds=options.wait)
+
+
+def _reload(instance: Instance, _: argparse.Namespace) -> int:
+    if is_encrypted(instance.settings):
+        check_certificate(instance)
+    supervisor = supervisor_of(instance)
+    if supervisor is None:
+        raise Failure("Posthouse is not running.")
+    supervisor.signal(signal.SIGHUP)
+    print("The gateways read the certificate again; ./posthouse logs gateway says until when it is good.")
+    return 0
 
 
 def _logs(instance: Instance, options: argparse.Namespace) -> int:
