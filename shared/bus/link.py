@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from shared.bus.codec import MSGPACK, Properties
 
 
@@ -50,23 +52,28 @@ class PublishUnknown(Exception):
     """Sent, and no confirm came in time: it may be in the queue, now or later."""
 
 
-class Delivery(Protocol):
-    """One AMQP message taken from a queue."""
+class Delivery(msgspec.Struct, gc=False, eq=False):
+    """One AMQP message taken from a queue; `settle` is told its number and whether it is given back."""
 
+    number: int
     body: bytes
     exchange: str
     routing_key: str
     redelivered: bool
     properties: Properties
+    settle: Callable[[int, bool], None]
 
     def ack(self) -> None:
-        """Settle it; after a reconnect this does nothing, the broker delivers it again."""
+        """Settle it, once; after a reconnect this does nothing, the broker delivers it again."""
+        self.settle(self.number, False)
 
     def requeue(self) -> None:
         """Give it back."""
+        self.settle(self.number, True)
 
 
 OnDelivery = Callable[[Delivery], None]
+OnLost = Callable[[], None]
 Settled = Callable[[BaseException | None], None]
 
 
@@ -99,10 +106,6 @@ class Link(Protocol):
     def reply_address(self) -> str:
         """The name of this connection's reply queue, fresh at every connect; empty while there is none."""
 
-    @property
-    def oldest_unconfirmed_seconds(self) -> float:
-        """How long the oldest message without a confirm has been waiting for it; 0 when there is none."""
-
     def post(self, message: Outgoing, settled: Settled) -> None:
         """Publish; `settled` is called once, later, never from inside: None when confirmed, else why not.
 
@@ -123,6 +126,11 @@ class Link(Protocol):
         self, on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: Callable[[], None]
     ) -> PrivateQueue:
         """A queue for one request that holds at most `most` messages and then refuses more."""
+
+    async def follow_logs(
+        self, keys: tuple[str, ...], on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: OnLost
+    ) -> PrivateQueue:
+        """A queue for log messages with these keys; it forgets the oldest when it holds `most`."""
 
     async def hear(self, keys: tuple[str, ...], on_delivery: OnDelivery, on_lost: Callable[[], None]) -> None:
         """Listen to live events on a private queue; `on_lost` is called when some may have been missed."""

@@ -15,17 +15,19 @@ from uuid import UUID
 from shared.bus.codec import Properties
 from shared.bus.inbox import AlreadyAnswered, Entry
 from shared.bus.link import (
+    Delivery,
     LinkDown,
     Nacked,
     NotPublished,
     OnDelivery,
+    OnLost,
     Outgoing,
     Settled,
     Unroutable,
     published,
 )
 from shared.bus.routes import Guess
-from shared.bus.topology import EVENTS, REPLIES, TOPIC_EXCHANGES, Queue
+from shared.bus.topology import EVENTS, LOGS, REPLIES, TOPIC_EXCHANGES, Queue
 
 
 @dataclass(eq=False)
@@ -169,7 +171,7 @@ class MemoryBroker:
             stored = queue.ready.popleft()
             tag = next(self._numbers)
             consumer.unsettled[tag] = stored
-            delivery = MemoryDelivery(self, queue, consumer, tag, stored)
+            delivery = self._delivery(queue, consumer, tag, stored)
             asyncio.get_running_loop().call_soon(consumer.on_delivery, delivery)
 
     def give_back(self, queue: _Queue, consumer: _Consumer, tags: Sequence[int]) -> None:
@@ -181,20 +183,15 @@ class MemoryBroker:
                 queue.ready.appendleft(stored)
         self.deliver(queue)
 
+    def _delivery(self, queue: _Queue, consumer: _Consumer, tag: int, stored: _Stored) -> Delivery:
+        def settle(number: int, give_back: bool) -> None:
+            if give_back:
+                self.give_back(queue, consumer, [number])
+            elif consumer.unsettled.pop(number, None) is not None:
+                self.deliver(queue)
 
-class MemoryDelivery:
-    """One delivery; settled once."""
-
-    def __init__(
-        self, broker: MemoryBroker, queue: _Queue, consumer: _Consumer, tag: int, stored: _Stored
-    ) -> None:
         message = stored.message
-        self._broker, self._queue, self._consumer, self._tag = broker, queue, consumer, tag
-        self.body = message.body
-        self.exchange = message.exchange
-        self.routing_key = message.key
-        self.redelivered = stored.redelivered
-        self.properties = Properties(
+        properties = Properties(
             content_type=message.content_type,
             type=message.type,
             message_id=str(message.headers.get("message_id", tag)),
@@ -203,15 +200,8 @@ class MemoryDelivery:
             user_id=stored.user_id,
             headers=message.headers,
         )
-
-    def ack(self) -> None:
-        """Settle it."""
-        if self._consumer.unsettled.pop(self._tag, None) is not None:
-            self._broker.deliver(self._queue)
-
-    def requeue(self) -> None:
-        """Give it back."""
-        self._broker.give_back(self._queue, self._consumer, [self._tag])
+        address = message.exchange, message.key
+        return Delivery(tag, message.body, *address, stored.redelivered, properties, settle)
 
 
 @dataclass(eq=False)
@@ -248,8 +238,6 @@ class MemoryPrivateQueue:
 
 class MemoryLink:
     """A connection to the broker in memory; `cut` and `mend` break and restore it."""
-
-    oldest_unconfirmed_seconds = 0.0
 
     def __init__(self, broker: MemoryBroker, account: str) -> None:
         self.broker = broker
@@ -312,6 +300,19 @@ class MemoryLink:
         if not self.up:
             raise LinkDown("cut")
         name = self._declare_private(most, (REPLIES,))
+        self._private.append(on_lost)
+        await self.consume(name, on_delivery, prefetch=prefetch)
+        return MemoryPrivateQueue(self.broker, name)
+
+    async def follow_logs(
+        self, keys: tuple[str, ...], on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: OnLost
+    ) -> MemoryPrivateQueue:
+        """A queue for log messages."""
+        if not self.up:
+            raise LinkDown("cut")
+        name = f"{self.account}.logs-{next(self.broker._numbers)}"
+        bindings = tuple((LOGS, key) for key in keys)
+        self.broker.declare(Queue(name, {"x-max-length": most}, bindings))
         self._private.append(on_lost)
         await self.consume(name, on_delivery, prefetch=prefetch)
         return MemoryPrivateQueue(self.broker, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -16,15 +16,11 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, AMQPError, ChannelNotFoundEntity
-from pamqp.decode import field_table as decoded_table
-from pamqp.encode import field_table as encoded_table
 from yarl import URL
 
-from shared.bus.amqp import Tap
-from shared.bus.link import LinkDown, OnDelivery, Outgoing, Settled, published
-from shared.bus.publisher import Publisher
-from shared.bus.taker import Taker
-from shared.bus.topology import EVENTS, REPLIES
+from shared.bus.amqp import Publisher, Taker, Tap
+from shared.bus.link import LinkDown, OnDelivery, OnLost, Outgoing, Settled, published
+from shared.bus.topology import EVENTS, LOGS, REPLIES
 
 log = structlog.get_logger()
 
@@ -150,7 +146,8 @@ class RabbitLink:
         self._logging = self._made_publisher(connection, logging)
         try:
             self._tell_up()
-            await _until_closed(channel, logging)
+            while await _still_open(channel, logging, seconds=self._publish_seconds / 10):
+                self._publisher.expire()
         finally:
             for publisher in (self._publisher, self._logging):
                 publisher.end("the connection was closed")
@@ -161,7 +158,6 @@ class RabbitLink:
             tap_of(connection),
             channel.number,
             self.account,
-            _write_table,
             most=channel.max_content_size,
             seconds=self._publish_seconds,
         )
@@ -181,11 +177,6 @@ class RabbitLink:
         """As `Link.send`."""
         return self._logging is not None and self._logging.send(message)
 
-    @property
-    def oldest_unconfirmed_seconds(self) -> float:
-        """As `Link.oldest_unconfirmed_seconds`."""
-        return self._publisher.oldest_unconfirmed_seconds if self._publisher else 0.0
-
     # -- consuming -------------------------------------------------------------------------------------
 
     async def _consume_side(self, connection: AbstractConnection) -> None:
@@ -204,15 +195,8 @@ class RabbitLink:
                 self._consuming = connection
                 await self._attach_all(connection)
             self._tell_up()
-            lost = asyncio.create_task(_until_closed(*closing))
-            try:
-                while not lost.done():
-                    await asyncio.wait({lost}, timeout=AGAIN_SECONDS)
-                    if not lost.done():
-                        await self._attach_all(connection)
-                await lost
-            finally:
-                lost.cancel()
+            while await _still_open(*closing, seconds=AGAIN_SECONDS):
+                await self._attach_all(connection)
         finally:
             self._consuming = self._private_channel = self._private_taker = self._look_channel = None
             self._reply_address = ""
@@ -276,18 +260,39 @@ class RabbitLink:
         self, on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: Callable[[], None]
     ) -> RabbitPrivateQueue:
         """A queue for one request, holding at most `most` messages; raises LinkDown."""
+        name = self._fresh_name("request")
+        arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
+        return await self._open_private(name, arguments, REPLIES, (name,), on_delivery, prefetch, on_lost)
+
+    async def follow_logs(
+        self, keys: tuple[str, ...], on_delivery: OnDelivery, *, most: int, prefetch: int, on_lost: OnLost
+    ) -> RabbitPrivateQueue:
+        """A queue of log messages that forgets the oldest beyond `most`; raises LinkDown."""
+        name = self._fresh_name("logs")
+        arguments: dict[str, Any] = {"x-max-length": most, "x-max-length-bytes": most << 16}
+        return await self._open_private(name, arguments, LOGS, keys, on_delivery, prefetch, on_lost)
+
+    async def _open_private(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        exchange: str,
+        keys: tuple[str, ...],
+        on_delivery: OnDelivery,
+        prefetch: int,
+        on_lost: OnLost,
+    ) -> RabbitPrivateQueue:
         channel, taker = self._private_channel, self._private_taker
         if channel is None or taker is None:
             raise LinkDown(self.trouble)
-        name = self._fresh_name("request")
         try:
             with _said_plainly():
                 async with self._private_lock:
-                    arguments: dict[str, Any] = {"x-max-length": most, "x-overflow": "reject-publish"}
                     # One answer for all: the broker takes a channel's methods in order, and ends the channel
                     # for one that fails.
                     await channel.queue_declare(name, exclusive=True, arguments=arguments, nowait=True)
-                    await channel.queue_bind(name, REPLIES, name, nowait=True)
+                    for key in keys:
+                        await channel.queue_bind(name, exchange, key, nowait=True)
                     if prefetch != self._private_prefetch:
                         await channel.basic_qos(prefetch_count=prefetch)
                         self._private_prefetch = prefetch
@@ -299,7 +304,7 @@ class RabbitLink:
 
     def taker(self, connection: AbstractConnection, channel: Channel, *, patient: bool = False) -> Taker:
         """What takes the deliveries of a channel."""
-        taker = Taker(tap_of(connection), channel.number, _read_table, patient=patient)
+        taker = Taker(tap_of(connection), channel.number, patient=patient)
         self._takers.append(taker)
         return taker
 
@@ -429,25 +434,12 @@ def tap_of(connection: AbstractConnection) -> Tap:
 async def _consume(
     taker: Taker, channel: Channel, queue: str, tag: str, on_delivery: OnDelivery, *, acks: bool = True
 ) -> None:
-    taker.add(tag, on_delivery, acks=acks)
+    taker.consumers[tag] = (on_delivery, acks)
     await channel.basic_consume(queue, _never, no_ack=not acks, consumer_tag=tag)
 
 
 async def _never(_: DeliveredMessage) -> None:
     """The taker of the channel has them all."""
-
-
-def _write_table(headers: Mapping[str, Any]) -> bytes:
-    return encoded_table(dict(headers))
-
-
-def _read_table(table: bytes) -> Mapping[str, Any]:
-    """Headers from elsewhere that cannot be read must not end the connection they come on."""
-    try:
-        return decoded_table(table)[1]
-    except ValueError as error:
-        log.warning("headers_unreadable", error=str(error))
-        return {}
 
 
 @contextmanager
@@ -476,15 +468,16 @@ async def _open(connection: AbstractConnection, *, confirms: bool) -> Channel:
     return cast(Channel, await channel.get_underlay_channel())
 
 
-async def _until_closed(*channels: Channel) -> None:
-    """Raise the reason when the first of the channels is closed."""
+async def _still_open(*channels: Channel, seconds: float) -> bool:
+    """True after that time; raises the reason when the first of the channels is closed."""
     closing = [channel.closing for channel in channels]
     try:
-        done, _ = await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(closing, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for future in done:
             if not future.cancelled():
                 future.result()
-        raise ConnectionError("the channel was closed")
+            raise ConnectionError("the channel was closed")
+        return True
     finally:
         for future in closing:
             future.cancel()

@@ -86,7 +86,6 @@ async def there_and_back(broker: VirtualHost) -> None:
             assert (delivery.properties.reply_to, delivery.properties.user_id) == ("gateway.x", "gateway")
             delivery.ack()
         await publishing
-    assert gateway.oldest_unconfirmed_seconds == 0
     assert gateway.send(Outgoing(COMMANDS, "auth.hears", b"unconfirmed"))
     assert (await asyncio.wait_for(heard.get(), 5)).body == b"unconfirmed"
     await service.close()
@@ -149,10 +148,8 @@ async def frozen_and_thawed(url: str) -> None:
         transport = publisher._tap._transport
         assert transport is not None
         assert transport.get_write_buffer_size() < 1_000_000
-        assert link.oldest_unconfirmed_seconds > 0
         line.thaw()
         await asyncio.wait_for(asyncio.gather(*publishing), 20)
-        assert link.oldest_unconfirmed_seconds == 0
         await link.close()
 
 

@@ -523,7 +523,7 @@ async def test_plain_json_with_amqp_properties_is_one_frame(world: World) -> Non
         await world.publish(message, "probe" if world.services else "gateway")
 
     async def two() -> bool:
-        return len(await world.effects.all()) >= 1
+        return len(await world.effects.all()) == 2
 
     await eventually(two)
 

@@ -12,6 +12,7 @@ import aio_pika
 import asyncpg
 
 from shared.bus import topology
+from shared.bus.codec import MSGPACK
 from shared.bus.ids import uuid7
 from shared.bus.inbox import Entry, Inbox, PostgresInbox
 from shared.bus.link import Delivery, Outgoing, Settled
@@ -220,21 +221,22 @@ class RabbitLinks:
         await eventually(lambda: _is_up(link))
 
     async def publish(self, message: Outgoing, account: str, *, user_id: bool) -> None:
-        if user_id:
+        if user_id and message.content_type == MSGPACK:
             link = await self.link(account, lambda _: None)
             await self.up(link)
             await link.publish(message)
             return
-        connection = await aio_pika.connect(self._host.admin)
+        connection = await aio_pika.connect(self._host.url(account) if user_id else self._host.admin)
         async with connection:
             channel = await connection.channel()
-            exchange = await channel.get_exchange(message.exchange)
+            exchange = await channel.get_exchange(message.exchange, ensure=False)
             given = aio_pika.Message(
                 message.body,
                 content_type=message.content_type,
                 reply_to=message.reply_to or None,
                 type=message.type or None,
                 message_id=str(message.headers.get("message_id", "")) or None,
+                user_id=account if user_id else None,
             )
             await exchange.publish(given, message.key)
 
