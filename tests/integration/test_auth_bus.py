@@ -13,10 +13,9 @@ import pytest
 from argon2 import PasswordHasher
 from prometheus_client import CollectorRegistry
 
-from services.auth.handlers import Deps, routes
+from services.auth.deps import deps_of
+from services.auth.handlers import routes
 from services.auth.hashing import Hasher
-from services.auth.store import Store
-from services.auth.tokens import Issuer
 from shared.bus import topology
 from shared.bus.ids import uuid7
 from shared.bus.inbox import PostgresInbox
@@ -24,11 +23,11 @@ from shared.bus.memory import MemoryBroker
 from shared.bus.requester import BusRequester
 from shared.bus.requests import Caller
 from shared.bus.service import Service
-from shared.contracts.auth import Account, ListSigningKeys, OpenSession, SessionOpened, SetUp
+from shared.contracts.auth import Account, ListSigningKeys, OpenSession, RefreshSession, SessionOpened, SetUp
 from shared.db import Database
 from shared.errors import Refusal
 from shared.vault import Vault
-from tests.integration.test_auth import PASSWORD, everything
+from tests.integration.auth_service import PASSWORD, everything, quick_tools
 from tests.servers import Place
 
 
@@ -61,6 +60,11 @@ class Front:
         message = OpenSession(name="ann", password=self._sealed(password))
         return await self.requester.ask(message, self._caller(frame))
 
+    async def refresh(self, session: SessionOpened) -> SessionOpened:
+        return await self.requester.ask(
+            RefreshSession(refresh_token=session.refresh_token), self._caller(None)
+        )
+
     async def kids(self) -> list[str]:
         reply = await self.requester.ask(ListSigningKeys(), self._caller(None))
         return [key.kid for key in reply.keys]
@@ -84,13 +88,13 @@ async def front(database: Place, vault: Vault) -> AsyncIterator[Front]:
     gateway = broker.link("gateway")
     requester = BusRequester(gateway)
     await gateway.open_replies(requester.on_reply)
-    issuer = Issuer(vault, 600)
     with Hasher(argon2, workers=2, queue=64) as hasher:
+        tools = quick_tools(vault, hasher)
         service = Service(
             routes,
             broker.link("auth"),
             inbox,
-            lambda call: Deps(Store(call.db), call.caller, call.now, vault, hasher, issuer),
+            lambda call: deps_of(call, tools),
             registry=CollectorRegistry(),
         )
         await service.start()
@@ -134,10 +138,13 @@ async def test_neither_queue_nor_inbox_row_tells_a_password_or_a_token(front: Fr
 
 
 async def test_a_crowd_that_signs_in_leaves_room_for_others(front: Front) -> None:
+    """For questions and for commands, although eight commands at most run at a time."""
     await front.set_up()
+    session = await front.open_session()
     front.argon2.open.clear()
     crowd = asyncio.gather(*(front.open_session() for _ in range(30)), return_exceptions=True)
     assert await front.kids()
+    assert (await front.refresh(session)).session_id == session.session_id
     assert not crowd.done()
     front.argon2.open.set()
     assert {type(result) for result in await crowd} == {SessionOpened}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploy.identity import new_secret_key
 from services.auth.rules import Person
-from services.auth.tokens import Issuer
+from services.auth.tokens import DEVICE, INVITATION, REFRESH, Devices, Issuer, digest_of, new_secret, opaque
 from shared.vault import SealBroken, Vault
 
 ANN = Person(
@@ -85,3 +86,32 @@ def test_a_stored_key_is_of_no_use_without_the_server_key(vault: Vault, now: dat
         Issuer(vault, 600).issue(
             replace(key, locked_private_key=key.locked_private_key[:-1]), ANN, SESSION, now
         )
+
+
+def test_an_opaque_secret_says_what_it_is_and_is_known_by_its_digest() -> None:
+    token = opaque(REFRESH, SESSION, new_secret())
+    assert token.startswith(f"phr_{SESSION.hex}_")
+    assert digest_of(token, REFRESH) == hashlib.sha256(token.encode()).digest()
+    assert digest_of(token, INVITATION) is None
+    for other in ("", token + "A", token[:-1], token.upper(), "phd" + token[3:], token + "\n"):
+        assert digest_of(other, REFRESH) is None
+    assert opaque(REFRESH, SESSION, new_secret()) != token
+
+
+def test_a_device_is_known_to_whom_it_belongs_for_a_year(vault: Vault, now: datetime) -> None:
+    devices = Devices(vault)
+    token = devices.issue(SESSION, ANN.id, now)
+    assert token.startswith(f"{DEVICE}_{SESSION.hex}_")
+    assert ANN.id.hex not in token
+    assert devices.known(token, ANN.id, now) == SESSION
+    assert devices.known(token, UUID(int=9), now) is None
+    assert devices.known(token, ANN.id, now + timedelta(days=366)) is None
+    assert Devices(Vault(new_secret_key())).known(token, ANN.id, now) is None
+
+
+def test_nobody_makes_a_device_up(vault: Vault, now: datetime) -> None:
+    devices = Devices(vault)
+    token = devices.issue(SESSION, ANN.id, now)
+    swapped = token.replace(SESSION.hex, UUID(int=3).hex)
+    for other in ("", "phd_", swapped, token[:-1], token + "A", token + "=", f"phd_{SESSION.hex}_A", "é"):
+        assert devices.known(other, ANN.id, now) is None
