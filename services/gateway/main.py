@@ -9,6 +9,7 @@ from services.gateway.browser import BrowserSessions
 from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
+from services.gateway.live.tail import LogTail
 from services.gateway.pages.table import add_pages
 from services.gateway.readiness import counter, learn_signing_keys, watcher
 from services.gateway.revocations import TOPICS, listener
@@ -16,6 +17,7 @@ from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from services.gateway.tokens import AccessTokens
 from shared.cache import connect
+from shared.limits import Limiter
 from shared.runtime import asking, run_service
 from shared.settings import load
 from shared.vault import Vault
@@ -38,10 +40,12 @@ async def main() -> None:
             vault,
             settings,
             callers=callers,
+            limiter=Limiter(redis, "rate"),
             registry=bus.figures,
             missing=missing,
             processes=counter(bus.requester),
             add_pages=add_pages,
+            tail=LogTail(bus.link),
         )
         door = Door(app, settings)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, door.reload)

@@ -21,13 +21,16 @@ from services.gateway.http.gateway import (
 )
 from services.gateway.http.metrics import Meter
 from services.gateway.http.openapi import document
+from services.gateway.http.rates import Rates
 from services.gateway.http.short_way import SHORT_WAY, KnownPaths, ShortWay
 from services.gateway.http.table import Route, Routes
+from services.gateway.live.tail import LogTail
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from shared.bus.requests import Requester
 from shared.contracts.base import Command
 from shared.http import VERSION
+from shared.limits import Limiter
 from shared.vault import Vault
 
 # What is called most comes first: the router tries paths that begin alike in this order.
@@ -40,17 +43,19 @@ def make_app(
     settings: Settings,
     *,
     callers: Callers | None = None,
+    limiter: Limiter | None = None,
     registry: CollectorRegistry | None = None,
     missing: Missing = nothing_missing,
     processes: Processes = nobody_counted,
     tables: Sequence[Routes] = TABLES,
     add_pages: Callable[[web.Application, Gateway], None] | None = None,
+    tail: LogTail | None = None,
 ) -> web.Application:
     """The whole gateway as an aiohttp application, to be opened by `Door`.
 
     `missing` names each dependency that is away with its reason, for `/readyz`; `processes` counts those
     that serve each service, for `/v1/services`; `registry` is what `/metrics` shows; `tables` are the
-    routes there are; `add_pages` adds the pages for people, `/` among them.
+    routes there are; `add_pages` adds the pages for people, `/` among them; `tail` is the log to follow.
     """
     gateway = Gateway(
         requester=requester,
@@ -58,9 +63,11 @@ def make_app(
         settings=settings,
         callers=callers or Callers(requester, vault),
         meter=Meter(registry or CollectorRegistry()),
+        rates=Rates(limiter or Limiter(None, "rate"), settings),
         missing=missing,
         processes=processes,
         openapi=to_json(document(tables, settings, VERSION)),
+        tail=tail,
     )
     front = Front(gateway)
     app = web.Application()

@@ -13,6 +13,8 @@ from aiohttp import web
 from services.gateway.browser import BrowserSessions
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.metrics import Meter
+from services.gateway.http.rates import Rates
+from services.gateway.live.tail import LogTail
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from shared.bus.requests import CallFailed, Requester
@@ -22,6 +24,7 @@ from shared.vault import Vault
 
 R = TypeVar("R")
 Missing = Callable[[], Awaitable[Mapping[str, str]]]
+NoRoute = Callable[[web.Request, Incoming, "Gateway", str], Awaitable[web.Response]]
 Processes = Callable[[], Mapping[str, int]]
 
 
@@ -44,10 +47,14 @@ class Gateway:
     settings: Settings
     callers: Callers
     meter: Meter
+    rates: Rates
     missing: Missing = nothing_missing
     processes: Processes = nobody_counted
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     openapi: bytes = b""
+    no_route: NoRoute | None = None
+    """What answers a browser at an address that is none; None: a problem, as for programs."""
+    tail: LogTail | None = None
 
     @property
     def browser(self) -> BrowserSessions:

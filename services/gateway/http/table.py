@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from aiohttp import web
 
-from services.gateway.http.answers import Answer
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.validate import WholeNumber
@@ -38,7 +38,14 @@ PUBLIC, ANYONE, USER, KEY_OR_USER = Who.PUBLIC, Who.ANYONE, Who.USER, Who.KEY_OR
 
 Make = Callable[[Incoming, Vault], Message]
 Show = Callable[[Any, Vault], Any]
-Handle = Callable[[Incoming, Gateway], Awaitable[Answer]]
+Handle = Callable[[Incoming, Gateway], Awaitable["Answering"]]
+
+
+class Answering(Protocol):
+    """An answer, or what goes on answering."""
+
+    def response(self) -> web.StreamResponse:
+        """As aiohttp sends it."""
 
 
 class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
