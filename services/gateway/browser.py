@@ -45,7 +45,8 @@ _COOKIES = {
     name: re.compile(rf"(?:^|;)\s*{name}=([A-Za-z0-9_-]{{43}})\s*(?=;|$)", re.ASCII)
     for name in ("posthouse", "__Host-posthouse")
 }
-_NOT_YET = (409, 429)  # somebody else asks the same right now, or too much is asked
+_OVER = (401, 403, 404, 410)
+_RUNNING = 409  # another process asks the same right now
 _PORTS = {"http": ":80", "https": ":443"}
 AWAY = "Nobody can tell right now who is signed in here."
 
@@ -119,6 +120,10 @@ class BrowserSessions:
         await self._drop(incoming)
         return self._cookie(incoming, "", 0)
 
+    def origin(self, incoming: Incoming) -> str:
+        """Scheme, host and port as this client reaches us; empty when it does not say."""
+        return self._public_origin or _own_origin(incoming)
+
     def same_origin(self, incoming: Incoming) -> bool:
         """Whether a page of ours sent this, as only a browser can tell (Fetch Metadata, else Origin).
 
@@ -127,7 +132,7 @@ class BrowserSessions:
         site = incoming.headers.get(SEC_FETCH_SITE)
         if site is not None and site != "none":
             return site == "same-origin"
-        own = self._public_origin or _own_origin(incoming)
+        own = self.origin(incoming)
         return own != "" and incoming.headers.get(ORIGIN) == own
 
     def demand_same_origin(self, incoming: Incoming) -> None:
@@ -199,10 +204,12 @@ class BrowserSessions:
     def _keep(self, name: str, record: Record) -> None:
         if len(self._known) >= KEPT_BROWSERS:
             del self._known[next(iter(self._known))]
-        until = min(
-            self._clock() + KEPT_SECONDS, max(record.renew_at, self._clock() + 1), record.access_until
+        now = self._clock()
+        renewal = max(record.renew_at, now + 1)  # tried again every second while auth is away
+        self._known[name] = (
+            record.principal,
+            min(now + KEPT_SECONDS, renewal, record.access_until, record.until),
         )
-        self._known[name] = record.principal, until
 
     async def _drop(self, incoming: Incoming) -> None:
         """End what this browser has; it is over as soon as either Redis or auth knows."""
@@ -272,6 +279,8 @@ class BrowserSessions:
                 await self._delete(name)
                 return None
             if successor is record:
+                if record.access_until > self._clock():
+                    return record
                 await asyncio.sleep(AGAIN_SECONDS)
             elif not await self._replace(name, successor):
                 return None
@@ -287,7 +296,11 @@ class BrowserSessions:
         try:
             opened = await self._refresh(record.refresh_token, client)
         except Refusal as refusal:
-            return record if refusal.status in _NOT_YET else None
+            if refusal.status in _OVER:
+                return None
+            if refusal.status == _RUNNING:
+                return record
+            raise Unavailable(refusal.detail) from refusal
         try:
             return await self._record(opened, record.until)
         except Turned:

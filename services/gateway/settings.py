@@ -50,6 +50,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         float,
         note("how long a connection may be silent between requests; above that of a proxy in front", gt=0),
     ] = 15.0
+    rate_sign_in: Annotated[
+        str, note("sign-ins, sign-ups and setups of an address: at once/seconds until as many again; 0: all")
+    ] = "60/60"
+    rate_anonymous: Annotated[str, note("as RATE_SIGN_IN, other requests of an address without a token")] = (
+        "1200/60"
+    )
+    rate_callers: Annotated[str, note("as RATE_SIGN_IN, requests of one person or one dataset key")] = "0"
     trusted_proxies: Annotated[
         str, note("addresses or networks whose X-Forwarded-* are believed, separated by spaces")
     ] = ""

@@ -19,12 +19,13 @@ from services.gateway.http.front import Front
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
+from services.gateway.http.rates import SIGN_IN, TRIED
 from services.gateway.http.short_way import KnownPaths
 from services.gateway.http.table import ANYONE, PUBLIC, USER, Route
 from services.gateway.http.validate import QueryReader, read_form, read_strings
 from shared import context
 from shared.bus.requests import Caller
-from shared.contracts.base import FieldError, Principal, owner_of
+from shared.contracts.base import FieldError, owner_of
 from shared.errors import Forbidden, Invalid
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class Endpoint:
         self._has_path = bool(msgspec.structs.fields(row.path_form))
         self._template = row.template
         self._changes = row.method not in SAFE
+        self.rate = SIGN_IN if row.message in TRIED else ""
         self._render = renderer(row.shows)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -53,7 +55,9 @@ class Endpoint:
         incoming = request[INCOMING]
         self.enter(incoming)
         if row.who is not PUBLIC:
-            self.admit(incoming, await gateway.callers.identify(request.headers, incoming.peer))
+            incoming.principal = await gateway.callers.identify(request.headers, incoming.peer)
+            await gateway.rates.admit(incoming, self.rate)
+            self.admit(incoming)
         if row.accepts:
             incoming.body = await read_body(request, row.accepts, self.limit)
         self._read(incoming, request)
@@ -76,9 +80,8 @@ class Endpoint:
         incoming.template = self._template
         incoming.read_headers()
 
-    def admit(self, incoming: Incoming, principal: Principal) -> None:
+    def admit(self, incoming: Incoming) -> None:
         """The caller is known; raises Turned (401, 403) or Forbidden."""
-        incoming.principal = principal
         if self._changes and incoming.by_cookie:
             self._gateway.browser.demand_same_origin(incoming)
         if self._row.who is not ANYONE:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import (
+    ACCEPT,
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS,
     CACHE_CONTROL,
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 GONE = 499
 CONTENT_TYPE_OPTIONS = istr("X-Content-Type-Options")
 STRICT_TRANSPORT_SECURITY = istr("Strict-Transport-Security")
+RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 NO_STORE = "no-store"
 _NO_STORE_LINE = f"{CACHE_CONTROL}: {NO_STORE}\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -49,6 +51,7 @@ _MAY_SEND = (
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, X-Request-Id, "
     "traceparent"
 )
+_FOR_PROGRAMS = ("/v1/", "/docs/", "/static/")
 _DETAILS = {
     "not_found": "There is nothing at this path; /openapi.json lists the paths.",
     "bad_request": "The body is not framed as its headers say.",
@@ -59,6 +62,7 @@ class Front:
     """What every request passes on its way in and out."""
 
     def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._stopping = gateway.stopping
         self._meter = gateway.meter
         self._origins = frozenset(gateway.settings.cors_origins.split())
@@ -96,7 +100,7 @@ class Front:
         except ConnectionError:
             raise
         except web.HTTPException as error:
-            return self._no_route(error, incoming).response()
+            return await self._nowhere(error, request, incoming)
         except Exception as error:
             return self.failure(error, incoming).response()
 
@@ -113,6 +117,18 @@ class Front:
         with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
             log.error("gateway_failed", exc_info=error)
         return _problem("internal", incoming)
+
+    async def _nowhere(
+        self, error: web.HTTPException, request: web.Request, incoming: Incoming
+    ) -> web.StreamResponse:
+        answer = self._no_route(error, incoming)
+        page = self._gateway.no_route
+        if page is None or not _is_looked_at(request) or answer.status not in (404, 405):
+            return answer.response()
+        code = "not_found" if answer.status == 404 else "method_not_allowed"
+        response = await page(request, incoming, self._gateway, code)
+        response.headers.update(answer.headers)
+        return response
 
     def _no_route(self, error: web.HTTPException, incoming: Incoming) -> Answer:
         if not isinstance(error, web.HTTPMethodNotAllowed):
@@ -138,6 +154,8 @@ class Front:
         headers[TRACEPARENT] = incoming.traceparent
         for name, value in self._always(incoming.headers.get(ORIGIN), incoming.secure):
             headers.add(name, value)
+        if incoming.rate is not None:
+            headers[RATE_LIMIT], headers[RATE_LIMIT_POLICY] = incoming.rate
         if CACHE_CONTROL not in headers:
             headers[CACHE_CONTROL] = NO_STORE
         if self._stopping.is_set():
@@ -155,6 +173,8 @@ class Front:
             head += f"Content-Type: {answer.content_type}\r\n"
         if status != 204:
             head += f"Content-Length: {len(body)}\r\n"
+        if incoming.rate is not None:
+            head += f"RateLimit: {incoming.rate[0]}\r\nRateLimit-Policy: {incoming.rate[1]}\r\n"
         if answer.headers:
             head += _lines(answer.headers.items())
             if CACHE_CONTROL not in answer.headers:
@@ -189,6 +209,13 @@ class Front:
 
 
 FRONT = web.AppKey("front", Front)
+
+
+def _is_looked_at(request: web.Request) -> bool:
+    """Whether a person in a browser went there, and not a program of theirs."""
+    if request.method != "GET" or "text/html" not in request.headers.get(ACCEPT, ""):
+        return False
+    return not request.path.startswith(_FOR_PROGRAMS)
 
 
 def _leads_on(request: web.Request) -> bool:

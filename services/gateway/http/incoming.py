@@ -40,7 +40,8 @@ class Incoming:
     """A request and what was learnt of it; `path`, `query` and `form` are filled before a route sees it.
 
     `raw_query` is the query string as it came, `peer` the other end of the connection, `client` the address
-    the request came from, `secure` whether it was encrypted on its way from there.
+    the request came from, `secure` whether it was encrypted on its way from there; `rate` is what the headers
+    RateLimit and RateLimit-Policy say when a limit applies.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Incoming:
         "prefer",
         "principal",
         "query",
+        "rate",
         "raw_query",
         "request_id",
         "secure",
@@ -82,6 +84,7 @@ class Incoming:
         self.idempotency_key = ""
         self.template = UNMATCHED
         self.body = b""
+        self.rate: tuple[str, str] | None = None
         self.path: Any = None
         self.query: Any = None
         self.form: Any = None

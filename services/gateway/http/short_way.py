@@ -18,6 +18,7 @@ from services.gateway.http.incoming import Incoming
 from services.gateway.http.plain import is_for_devices
 from services.gateway.http.proxies import Headers
 from shared.bus.requests import Begun, Caller, Overloaded
+from shared.contracts.base import ANONYMOUS
 from shared.errors import Refusal
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class ShortWay:
         incoming = Incoming(message.method, headers, query, connection.peer)
         incoming.path = known[1]
         incoming.principal = principal
+        rates = self.gateway.rates
+        is_counted = principal is ANONYMOUS or rates.counts_callers or endpoint.rate
+        if is_counted and not rates.at_once(incoming, endpoint.rate):
+            return None
         if endpoint.row.accepts:
             incoming.body = payload.read_nowait()
         return Exchange(self, connection, endpoint, incoming)
@@ -113,7 +118,7 @@ class Exchange:
         gateway.meter.in_flight += 1
         try:
             endpoint.enter(incoming)
-            endpoint.admit(incoming, incoming.principal)
+            endpoint.admit(incoming)
             endpoint.read(incoming, [])
             message = endpoint.message(incoming)
             caller = incoming.caller(message)
