@@ -18,6 +18,7 @@ from deploy.local.console import Console
 from deploy.local.detach import detach
 from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
+from deploy.local.lines import show
 from deploy.local.reaching import check_certificate, is_encrypted
 from deploy.local.restore import restore
 from deploy.local.servers import install
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="*", help="gateway, auth, ..., rabbitmq, postgres, redis, supervisor")
     logs.add_argument("-f", "--follow", action="store_true", help="and all that follows")
     logs.add_argument("-n", "--lines", type=int, default=40, help="how many of each (40)")
+    logs.add_argument("--json", action="store_true", help="as they were written, on a terminal too")
     back = add("restore", _restore, "what a backup holds, into an instance that holds nothing")
     back.add_argument("file", type=Path, metavar="FILE", help="what ./posthouse backup wrote")
     back.add_argument(
@@ -169,9 +171,7 @@ def _logs(instance: Instance, options: argparse.Namespace) -> int:
     files = [instance.logs / f"{name}.log" for name in options.name or present]
     if not files:
         raise Failure(f"There are no logs in {instance.logs} yet.")
-    sys.stdout.flush()
-    command = ["tail", "-n", str(options.lines), *(["-F"] if options.follow else []), *map(str, files)]
-    return subprocess.run(command, check=False).returncode
+    return show(files, options.lines, options.follow, options.json)
 
 
 def _restore(instance: Instance, options: argparse.Namespace) -> int:
