@@ -10,7 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from services.gateway.http.answers import time_text
@@ -70,6 +71,11 @@ def when(moment: datetime | None, otherwise: str = "never") -> Markup:
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, words)
 
 
+def local(moment: datetime | None) -> str:
+    """A time in UTC as a field of a form holds it."""
+    return "" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 _STEPS = ((60, 1, "second"), (3600, 60, "minute"), (86_400, 3600, "hour"), (2_592_000, 86_400, "day"))
 
 
@@ -92,9 +98,14 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def once() -> Markup:
-    """A hidden field that makes a form do its work once, however often it is sent."""
-    return Markup('<input type="hidden" name="_once" value="{}">').format(secrets.token_urlsafe(18))
+@pass_context
+def once(known: Context) -> Markup:
+    """A hidden field that makes a form do its work once, however often it is sent.
+
+    A page that asks to try the same again says so with `again`: the value that was sent.
+    """
+    value = known.get("again") or secrets.token_urlsafe(18)
+    return Markup('<input type="hidden" name="_once" value="{}">').format(value)
 
 
 @cache
@@ -107,5 +118,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.globals.update(static=static, when=when, count=count, once=once, version=VERSION)
+    environment.globals.update(
+        static=static, when=when, exact=time_text, local=local, count=count, once=once, version=VERSION
+    )
     return environment
