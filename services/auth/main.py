@@ -28,7 +28,7 @@ async def main() -> None:
     async with running(settings) as service, AsyncExitStack() as stack:
         redis = None
         if settings.redis_url:
-            redis = cache.connect(settings.redis_url, client_name="posthouse auth")
+            redis = cache.connect(settings.redis_url, client_name="posthouse-auth")
             stack.push_async_callback(redis.aclose)
         hasher = stack.enter_context(Hasher.of(settings))
         issuer = Issuer(vault, settings.access_token_seconds)

@@ -31,7 +31,7 @@ async def main() -> None:
     vault = Vault(settings.secret_key)
     async with asking(settings, "gateway", request_queues=settings.reply_queue == "request") as bus:
         tokens = AccessTokens(bus.requester)
-        redis = connect(settings.redis_url, client_name="posthouse gateway") if settings.redis_url else None
+        redis = connect(settings.redis_url, client_name="posthouse-gateway") if settings.redis_url else None
         browser = BrowserSessions(bus.requester, vault, tokens, redis, public_url=settings.public_url)
         callers = Callers(bus.requester, vault, tokens=tokens, browser=browser)
         missing = watcher(bus.link, bus.requester, callers, ASKED)
