@@ -142,6 +142,8 @@ def _operation(row: Route, tag: str, known: Mapping[int, Schema], settings: Sett
 
 
 def _operation_id(row: Route) -> str:
+    if row.name:
+        return row.name
     name = row.message.__name__ if row.message is not None else getattr(row.handle, "__name__", "page")
     name = name[0].lower() + name[1:]
     return name + row.path.rpartition(".")[2].title() if row.part_type else name

@@ -94,10 +94,34 @@ PROBLEMS = _table(
         "Check both; the answer is the same whether the account exists or not.",
     ),
     Problem(
+        "session_over",
+        401,
+        "The session is over",
+        "Sign in again. A refresh token is good for one exchange; using it once more ends the session.",
+    ),
+    Problem(
         "forbidden",
         403,
         "The caller may not do this",
         "Use an account or a key that may; the detail says what is needed.",
+    ),
+    Problem(
+        "account_deleted",
+        403,
+        "The account was deleted",
+        "Within 24 hours POST /v1/me/restore with its name and password brings it back.",
+    ),
+    Problem(
+        "invitation_needed",
+        403,
+        "Making an account needs an invitation",
+        "Ask an administrator for one; it can be used once, and ends.",
+    ),
+    Problem(
+        "sign_up_closed",
+        403,
+        "Nobody makes an account here",
+        "The operator decides that with POSTHOUSE_SIGN_UP.",
     ),
     Problem(
         "setup_code_needed",
@@ -147,6 +171,24 @@ PROBLEMS = _table(
         409,
         "The server has its first account already",
         "Open a session with that account; its owner can make more.",
+    ),
+    Problem(
+        "not_set_up",
+        409,
+        "The server has no account yet",
+        "The first account is made with POST /v1/setup, and looks after the others.",
+    ),
+    Problem(
+        "taken",
+        409,
+        "The name or the e-mail address belongs to somebody",
+        "Choose another one. Those of a deleted account are free when it can come back no more.",
+    ),
+    Problem(
+        "last_administrator",
+        409,
+        "Somebody has to look after the others",
+        "Make another account an administrator first.",
     ),
     Problem(
         "still_running",

@@ -62,7 +62,7 @@ class Route:
     to the same bytes for some replies, `fields` gives the headers that go with it. `limit` names the setting
     with the largest body, `refuses` the codes of problems beyond those every route has. `queued` routes know
     `Prefer: respond-async`, `strict` ones `handling=strict`. A route with a `part_type` streams; one with
-    `handle` asks no service.
+    `handle` asks no service. `name` is what the description calls it when another row has its message.
     """
 
     method: str
@@ -88,6 +88,7 @@ class Route:
     part_type: str = ""
     handle: Handle | None = None
     refuses: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def template(self) -> str:

@@ -64,6 +64,7 @@ from shared.contracts.ingest import (
 from shared.contracts.submissions import GetSubmission, RefusalBody, Submission
 from shared.errors import Conflict, Forbidden, NotFound, Refusal, Unauthorized
 from shared.vault import Vault
+from tests.unit.gateway.people import opened, people
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ABOUT = About(service="chat", version="1", commit="c", since=NOON, waiting=0, running=0, held=0, process="p")
@@ -116,6 +117,7 @@ class Services:
             DeleteReadings: self._clear,
             GetLedger: self._ledger,
             GetImport: lambda q, c: ImportPosition(source=q.source, position=0),
+            **people(vault, self.token),
         }
 
     # -- the Requester protocol
@@ -222,7 +224,7 @@ class Services:
         if self.account is None or self.vault.unseal(cmd.password, "auth.password") != self.password:
             raise Unauthorized("the name or the password is wrong", code="wrong_credentials")
         token = self.token(sub=str(self.account.id))
-        return SessionOpened(access_token=self.vault.seal(token, "auth.token"), expires_in=300)
+        return opened(self.vault, token)
 
     def _signing_keys(self, query: ListSigningKeys, caller: Caller) -> SigningKeys:
         key = SigningKey(kid="k1", public_key=self.signing.public_key().public_bytes_raw())
