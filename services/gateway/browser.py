@@ -39,7 +39,7 @@ KEPT_BROWSERS = 10_000
 EARLY_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 AGAIN_SECONDS = 0.05
-MOST_RENEWALS = 100
+MOST_RENEWALS = 50
 SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _COOKIES = {
     name: re.compile(rf"(?:^|;)\s*{name}=([A-Za-z0-9_-]{{43}})\s*(?=;|$)", re.ASCII)
@@ -278,12 +278,12 @@ class BrowserSessions:
             if successor is None:
                 await self._delete(name)
                 return None
-            if successor is record:
-                if record.access_until > self._clock():
-                    return record
-                await asyncio.sleep(AGAIN_SECONDS)
-            elif not await self._replace(name, successor):
+            if successor is not record and not await self._replace(name, successor):
                 return None
+            if successor.access_until > self._clock():
+                return successor
+            if successor is record:
+                await asyncio.sleep(AGAIN_SECONDS)
         raise Unavailable(AWAY)
 
     def _still_good(self, record: Record, failure: CallFailed) -> Record:

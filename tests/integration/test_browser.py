@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
@@ -12,6 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from services.gateway.browser import LIFE_SECONDS, BrowserSessions
+from services.gateway.http.app import make_app
+from services.gateway.http.gateway import GATEWAY
+from services.gateway.http.server import Door
 from services.gateway.session import Callers
 from services.gateway.tokens import AccessTokens
 from shared import cache
@@ -19,9 +23,11 @@ from shared.bus.requests import OutcomeUnknown, Unavailable
 from shared.contracts.auth import EndSession, RefreshSession
 from shared.contracts.base import ANONYMOUS, Principal
 from shared.errors import TooMany
+from shared.limits import Limiter
 from shared.vault import Vault
 from tests.line import Line, line_to
 from tests.unit.gateway.browsers import TOKEN_SECONDS, Auth, Clock, attributes, cookie, incoming
+from tests.unit.gateway.door import House, settings
 
 Make = Callable[..., BrowserSessions]
 
@@ -139,13 +145,13 @@ async def test_redis_holds_nothing_that_opens_anything(
     given = cookie(await browser.open(incoming(), opened))
     (stored,) = [key async for key in redis.scan_iter(f"{key_of(given)}*")]
     kept = stored + (await redis.get(stored) or b"")
-    secrets = [
+    told = [
         given.partition("=")[2],
         auth.vault.unseal(opened.access_token, "auth.token"),
         auth.vault.unseal(opened.refresh_token, "auth.refresh"),
         "u1",
     ]
-    assert not [secret for secret in secrets if secret.encode() in kept]
+    assert not [secret for secret in told if secret.encode() in kept]
     assert LIFE_SECONDS - 60 < await redis.ttl(stored) <= LIFE_SECONDS
 
 
@@ -352,3 +358,33 @@ async def test_signing_out_works_while_redis_is_away_if_auth_hears_of_it(
     assert person.via in auth.sessions
     clock.now += TOKEN_SECONDS
     assert await caller(make(), first) == ANONYMOUS
+
+
+async def test_the_door_says_503_while_redis_is_away_and_serves_everybody_else(
+    make: Make, auth: Auth, vault: Vault, clock: Clock, line: Line, redis: Redis
+) -> None:
+    tokens = AccessTokens(auth, clock)
+    browser = BrowserSessions(auth, vault, tokens, redis, clock=clock)
+    callers = Callers(auth, vault, clock, tokens=tokens, browser=browser)
+    chosen = settings(rate_anonymous="5/1000", rate_callers="1000/1")
+    limiter = Limiter(redis, f"test:{secrets.token_hex(6)}")
+    app = make_app(auth, vault, chosen, callers=callers, limiter=limiter)
+    door = Door(app, chosen)
+    await door.open()
+    try:
+        house = House(door, auth, app[GATEWAY])
+        mine = {"Cookie": await signed_in(browser, auth)}
+        assert (await house.request("GET", "/v1/datasets", headers=mine)).status == 200
+        other = {"Cookie": await signed_in(browser, auth)}
+        await line.close()
+        assert (await house.request("GET", "/v1/datasets", headers=mine)).status == 200
+        refused = await house.request("GET", "/v1/datasets", headers=other)
+        assert (refused.status, refused.json["code"]) == (503, "unavailable")
+        assert "Retry-After" in refused.headers
+        assert (await house.request("GET", "/v1/datasets", token=auth.token())).status == 200
+        statuses = [(await house.request("GET", "/v1/datasets")).status for _ in range(7)]
+        assert statuses == [401] * 5 + [429] * 2
+        await line.open()
+        assert (await house.request("GET", "/v1/datasets", headers=other)).status == 200
+    finally:
+        await door.stop()
