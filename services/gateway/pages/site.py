@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import parse_qs, quote
 
 import structlog
 from aiohttp import web
@@ -16,7 +17,8 @@ from multidict import CIMultiDict
 from services.gateway.http.body import read_body
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
-from services.gateway.http.problems import Turned, problem_of
+from services.gateway.http.problems import Turned, code_of, problem_of
+from services.gateway.http.rates import SIGN_IN
 from services.gateway.pages import flash
 from services.gateway.pages.view import render
 from shared import context
@@ -28,7 +30,7 @@ from shared.errors import Forbidden, Refusal
 log = structlog.get_logger()
 R = TypeVar("R")
 Who = Literal["anyone", "user", "administrator"]
-ADMINISTRATOR = "administrator"
+ADMINISTRATOR: Final = "administrator"
 HTML = "text/html; charset=utf-8"
 FORM = "application/x-www-form-urlencoded"
 FORM_BYTES = 256 << 10
@@ -70,15 +72,31 @@ class Visit:
     @property
     def is_administrator(self) -> bool:
         """Whether the person looks after this server."""
-        return self.viewer is not None and ADMINISTRATOR in self.viewer.roles
+        if self.viewer is None or ADMINISTRATOR not in self.viewer.roles:
+            return False
+        # Services decide by the token, which learns of a new role when it is renewed.
+        return ADMINISTRATOR in self.incoming.principal.roles
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port as this person reaches us."""
+        return self.gateway.browser.origin(self.incoming)
 
     async def ask(self, message: Command[R] | Query[R]) -> R:
         """Send a message as this person and wait; a form that is sent twice does its work once."""
+        try:
+            return await self.gateway.ask(message, self.incoming)
+        except Refusal as refusal:
+            if refusal.code != "key_reused" or not self.incoming.idempotency_key:
+                raise
+        # Back in the browser's history, something else typed, sent again: that is another wish.
+        self.incoming.idempotency_key = ""
         return await self.gateway.ask(message, self.incoming)
 
     def page(self, template: str, status: int = 200, **more: Any) -> web.Response:
         """The page; what is told is told once."""
-        body = render(template, visit=self, viewer=self.viewer, told=self.told, **more)
+        known = {"visit": self, "viewer": self.viewer, "told": self.told, "again": ""}
+        body = render(template, **known | more)
         headers: CIMultiDict[str] = CIMultiDict(_HEADERS)
         if self.told:
             headers.add(SET_COOKIE, flash.forget())
@@ -98,9 +116,8 @@ class Visit:
     def own_path(self, name: str = "next", otherwise: str = "/") -> str:
         """Where the person wanted to go: a path of ours, or `otherwise`."""
         wanted = self.form.get(name) or self.query.get(name, "")
-        parts = urlsplit(wanted)
-        is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc
-        return wanted if is_ours and wanted.isprintable() else otherwise
+        is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
+        return wanted if is_ours and wanted.isascii() and wanted.isprintable() else otherwise
 
 
 Serve = Callable[[Visit], Awaitable[web.StreamResponse]]
@@ -140,7 +157,10 @@ class Site:
     def add_to(self, app: web.Application, gateway: Gateway) -> None:
         """Serve these pages."""
         for row in self.rows:
-            app.router.add_route(row.method, row.path, _handler(row, gateway))
+            handle = _handler(row, gateway)
+            app.router.add_route(row.method, row.path, handle)
+            if row.method == "GET":
+                app.router.add_route("HEAD", row.path, handle)
 
 
 def mistakes(error: Refusal) -> dict[str, str]:
@@ -178,13 +198,8 @@ async def _serve(row: Page, visit: Visit) -> web.StreamResponse:
     visit.told = flash.told(gateway.vault, request.cookies)
     if row.method == "POST":
         gateway.browser.demand_same_origin(incoming)
-    incoming.principal = await gateway.callers.identify(request.headers, incoming.peer)
-    if incoming.principal.kind == "user":
-        try:
-            visit.viewer = await visit.ask(GetMe())
-        except Refusal as error:
-            if error.status not in (401, 403, 404):
-                raise
+    await _recognise(visit)
+    await gateway.rates.admit(incoming, SIGN_IN if row.method == "POST" and row.who == "anyone" else "")
     if row.method == "POST":
         await _read_form(visit)
     if row.who != "anyone" and visit.viewer is None:
@@ -193,6 +208,17 @@ async def _serve(row: Page, visit: Visit) -> web.StreamResponse:
     if row.who == ADMINISTRATOR and not visit.is_administrator:
         raise Forbidden("This page is for administrators.")
     return await row.serve(visit)
+
+
+async def _recognise(visit: Visit) -> None:
+    incoming = visit.incoming
+    incoming.principal = await visit.gateway.callers.identify(visit.request.headers, incoming.peer)
+    if incoming.principal.kind == "user":
+        try:
+            visit.viewer = await visit.ask(GetMe())
+        except Refusal as error:
+            if error.status not in (401, 403, 404):
+                raise
 
 
 async def _read_form(visit: Visit) -> None:
@@ -212,13 +238,58 @@ def failure(visit: Visit, error: BaseException) -> web.Response:
     """The page for what went wrong, in words that say what to do."""
     incoming = visit.incoming
     if isinstance(error, Refusal):
-        status, code, detail = error.status, error.code, error.detail
+        status, code, detail = error.status, code_of(error), error.detail
     elif isinstance(error, CallFailed):
         status, code, detail = error.status, error.code, ""
     else:
         with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
             log.error("page_failed", exc_info=error)
         status, code, detail = 500, "internal", ""
+    title, advice = words_of(code, status)
+    if detail == problem_of(code, status).advice:
+        detail = ""
+    known = {"title": title, "detail": detail, "advice": advice, "retry": status >= 500}
+    response = visit.page("error.html", status, **known)
+    if seconds := getattr(error, "retry_after", 0):
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+# What /problems says to programs, said to a person.
+_FOR_PEOPLE = {
+    "not_found": ("There is nothing here", "The address may have a slip in it, or what was here is gone."),
+    "method_not_allowed": ("There is nothing to see here", "This address only takes what a form sends."),
+    "forbidden": ("This is not for you", "Ask somebody who looks after this server."),
+    "cross_site": (
+        "The form came from elsewhere",
+        "Nothing was changed. Open the page here and send it again; if it happens again, your browser hides "
+        "where forms come from.",
+    ),
+    "too_many_requests": ("Too much at once", "Wait a moment, then try again."),
+    "internal": (
+        "A mistake on our side",
+        "It is kept for whoever looks after this server: tell them the number of the request.",
+    ),
+    "unavailable": (
+        "Not right now",
+        "Something this page needs is away for the moment. Nothing was changed; trying again is safe.",
+    ),
+    "outcome_unknown": (
+        "It took too long",
+        "No answer came in time. What you sent may have been done: look before you send it again.",
+    ),
+}
+
+
+def words_of(code: str, status: int) -> tuple[str, str]:
+    """A title for a person, and what to do."""
     page = problem_of(code, status)
-    known = {"title": page.title, "detail": detail, "advice": page.advice, "again": status >= 500}
-    return visit.page("error.html", status, **known)
+    return _FOR_PEOPLE.get(page.code) or (page.title, page.advice)
+
+
+async def lost(request: web.Request, incoming: Incoming, gateway: Gateway, code: str) -> web.Response:
+    """The page for an address that is none; whoever is signed in stays so, if that can be told."""
+    visit = Visit(incoming, gateway, request)
+    with suppress(Refusal, CallFailed):
+        await _recognise(visit)
+    return failure(visit, Turned(code))

@@ -112,6 +112,33 @@ export function reachable(yes) {
 addEventListener("offline", () => reachable(false));
 addEventListener("online", () => reachable(true));
 
-document.getElementById("wrong")?.focus();
+/** A button in each password field that shows what was typed; it is hidden again before it is sent. */
+function showPasswords() {
+  for (const input of document.querySelectorAll(".password > input")) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet" });
+    const show = (yes) => {
+      input.type = yes ? "text" : "password";
+      button.textContent = yes ? "Hide" : "Show";
+      button.setAttribute("aria-label", `${button.textContent}: ${input.labels[0].textContent.trim()}`);
+    };
+    button.addEventListener("click", () => show(input.type === "password"));
+    input.form.addEventListener("submit", () => show(false));
+    show(false);
+    input.after(button);
+  }
+}
+
+/** What was typed again is compared before it is sent. */
+function comparePasswords() {
+  const first = document.getElementById("password"), again = document.getElementById("password_again");
+  if (!first || !again) return;
+  const compare = () => again.setCustomValidity(again.value && again.value !== first.value ? "This differs from the first." : "");
+  first.addEventListener("input", compare);
+  again.addEventListener("input", compare);
+}
+
+if (!document.querySelector("[autofocus]")) document.getElementById("wrong")?.focus();
+showPasswords();
+comparePasswords();
 tellTimes();
 setInterval(tellTimes, 10_000);
