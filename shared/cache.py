@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from shared.errors import Away
 
@@ -14,7 +16,8 @@ ANSWER_SECONDS = 2.0
 def connect(url: str, *, client_name: str, seconds: float = ANSWER_SECONDS) -> Redis:
     """A client that connects when first used; every call ends within about `seconds` of waiting at each step.
 
-    The pool makes callers wait for a free connection; redis-py's default pool raises instead.
+    The pool makes callers wait for a free connection; redis-py's default pool raises instead. A connection
+    the server has closed meanwhile is opened once more and asked again: what is asked may be done twice.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -24,6 +27,7 @@ def connect(url: str, *, client_name: str, seconds: float = ANSWER_SECONDS) -> R
         socket_connect_timeout=seconds,
         health_check_interval=30,
         client_name=client_name,
+        retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         decode_responses=False,
     )
     return Redis.from_pool(pool)

@@ -54,6 +54,13 @@ async def test_a_server_that_is_gone_is_away_and_back_when_it_is_back(redis: Red
     assert await redis.ping()
 
 
+async def test_a_server_that_was_started_again_meanwhile_is_no_failure(redis: Redis, line: Line) -> None:
+    await asyncio.gather(*(redis.echo("here") for _ in range(50)))
+    await line.close()
+    await line.open()
+    assert set(await asyncio.gather(*(redis.echo("here") for _ in range(50)))) == {b"here"}
+
+
 async def test_a_bug_is_no_outage(redis: Redis) -> None:
     with pytest.raises(RedisError) as bug:
         await redis.script_load("nonsense")
