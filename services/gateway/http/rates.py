@@ -39,7 +39,8 @@ class Rates:
     """One limit for each caller: people and keys by their id, everybody else by address.
 
     Whoever tries to sign in is counted by address apart, one by one. The headers of a request's answer say
-    what is left (draft-ietf-httpapi-ratelimit-headers).
+    what is left (draft-ietf-httpapi-ratelimit-headers). `counts_callers` says whether people and keys have a
+    limit at all.
     """
 
     def __init__(
@@ -50,13 +51,9 @@ class Rates:
         self._sign_in = _limit(SIGN_IN, "rate_sign_in", settings)
         self._anonymous = _limit("anonymous", "rate_anonymous", settings)
         self._callers = _limit("caller", "rate_callers", settings)
+        self.counts_callers = self._callers is not None
         self._blocks: dict[tuple[str, str], _Block] = {}
         self._leases: dict[tuple[str, str], asyncio.Task[None]] = {}
-
-    @property
-    def counts_callers(self) -> bool:
-        """Whether people and keys have a limit at all."""
-        return self._callers is not None
 
     def at_once(self, incoming: Incoming, rate: str) -> bool:
         """Whether a request may go on without asking anybody; a permit is used when there is a limit."""
