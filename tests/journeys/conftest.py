@@ -51,13 +51,13 @@ class Posthouse:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
         return plain | {"POSTHOUSE_LOCAL": str(self.directory)}
 
-    def ask(self, path: str, body: Any = None, token: str = "") -> Any:
+    def ask(self, path: str, body: Any = None, token: str = "", method: str | None = None) -> Any:
         """One request as an app makes it: POST with a body, else GET; raises when it is refused."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data else {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        request = urllib.request.Request(self.url + path, data, headers)
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 

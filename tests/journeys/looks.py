@@ -1,0 +1,52 @@
+"""Every page there is to look at: one row each, walked in two sizes and two themes by test_pages_look.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from playwright.async_api import Browser, Page
+
+from tests.journeys.browser import Theme, look_at, pictures_place
+
+SIZES = ((390, 844), (1440, 900))
+THEMES: tuple[Theme, ...] = ("light", "dark")
+NARROWEST, WIDEST = 360, 2_000
+
+
+@dataclass(frozen=True)
+class Look:
+    """A page: its picture's name, its path (`{dataset}` and the like are named by the fixture `furnished`),
+    who looks, the status it has, and what is waited for or opened before the picture is taken.
+    """
+
+    name: str
+    path: str
+    who: Literal["nobody", "administrator"] = "administrator"
+    status: int = 200
+    before: Callable[[Page], Awaitable[object]] | None = None
+
+
+async def take(browser: Browser, page: Page, name: str, theme: Theme) -> None:
+    """A picture of the whole page; an empty one fails."""
+    size = page.viewport_size
+    assert size is not None
+    png = await page.screenshot(full_page=True)
+    (pictures_place() / f"{name}-{size['width']}x{size['height']}-{theme}.png").write_bytes(png)
+    picture = await look_at(browser, png)
+    assert not picture.is_empty, f"{name} is {picture}"
+
+
+LOOKS = (
+    Look("login", "/login", "nobody"),
+    Look("sign-up", "/sign-up?invitation=phi_example", "nobody"),
+    Look("sign-up-without", "/sign-up", "nobody"),
+    Look("restore", "/restore", "nobody"),
+    Look("settings", "/settings"),
+    Look("settings-delete", "/settings/delete"),
+    Look("sessions", "/sessions"),
+    Look("users", "/users"),
+    Look("user-delete", "/users/{user}/delete"),
+    Look("not-found", "/nowhere", status=404),
+)

@@ -1,0 +1,63 @@
+"""Every page is drawn in two sizes and two themes, fits every width, and keeps nobody out.
+
+The pictures are in .local/test/screenshots, or where POSTHOUSE_SCREENSHOTS says: look at them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.journeys.browser import Theme, Windows, check_access, check_width, noticed, sign_in
+from tests.journeys.conftest import Posthouse
+from tests.journeys.looks import LOOKS, NARROWEST, SIZES, THEMES, WIDEST, take
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="session")
+def furnished(posthouse: Posthouse, token: str) -> dict[str, str]:
+    """What the pages show: another person, an open invitation, a deleted account."""
+    other, gone = (join(posthouse, token, name) for name in ("benedikt", "carla"))
+    posthouse.ask(f"/v1/users/{gone}", token=token, method="DELETE")
+    posthouse.ask("/v1/invitations", {"note": "Dora from the lab"}, token)
+    return {"user": other}
+
+
+def join(posthouse: Posthouse, token: str, name: str) -> str:
+    """Make an account by invitation; answers its id."""
+    invitation = posthouse.ask("/v1/invitations", {}, token)["secret"]
+    account = {"name": name, "email": f"{name}@example.org", "password": "a window seat by the sea"}
+    made: dict[str, Any] = posthouse.ask("/v1/users", account | {"invitation": invitation})
+    return str(made["id"])
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}px")
+async def test_every_page_looks_like_one(
+    browser: Browser,
+    new_page: Windows,
+    person: dict[str, str],
+    furnished: dict[str, str],
+    size: tuple[int, int],
+    theme: Theme,
+) -> None:
+    nobody = await new_page(theme=theme, size=size)
+    administrator = await new_page(theme=theme, size=size)
+    await sign_in(administrator, person)
+    for look in LOOKS:
+        page = nobody if look.who == "nobody" else administrator
+        path = look.path.format_map(furnished)
+        noticed(page).allow(look.status, path)
+        answer = await page.goto(path)
+        assert answer is not None
+        assert answer.status == look.status
+        if look.before is not None:
+            await look.before(page)
+        await take(browser, page, look.name, theme)
+        await check_access(page)
+        if theme == "light":
+            for width in (NARROWEST, WIDEST):
+                await check_width(page, width)
