@@ -116,7 +116,7 @@ class Auth:
         """Make an account for oneself."""
         message = SignUp(
             name=name,
-            email=email or f"{name}@example.org",
+            email=email or f"{name.replace(' ', '-')}@example.org",
             password=self.vault.seal(password, "auth.password"),
             invitation=self.vault.seal(invitation, "auth.invitation") if invitation else b"",
         )
