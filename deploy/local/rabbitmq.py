@@ -14,6 +14,7 @@ from deploy.local.debian import Apt
 from deploy.local.errors import Failure
 from deploy.local.files import write
 from deploy.local.instance import Instance, plain_environment
+from deploy.local.moved import follow
 from deploy.local.probe import answers
 from deploy.local.program import Program
 from deploy.local.python_env import find_program
@@ -91,6 +92,7 @@ class Rabbit:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         for directory in ("home", "mnesia", "generated", "schema", "log"):
             (home / directory).mkdir(exist_ok=True)
+        follow(home / "mnesia")
         write(home / "rabbitmq.conf", self._config(_version(software)))
         write(home / "enabled_plugins", f"[{','.join(PLUGINS)}].\n")
         env = self._environment(software, home)
