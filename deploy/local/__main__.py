@@ -25,7 +25,7 @@ from deploy.local.servers import install
 from deploy.local.services import base_environment
 from deploy.local.status import down, status, supervisor_of
 from deploy.local.testing import check, test
-from deploy.local.up import AlreadyRunning, supervise
+from deploy.local.up import AlreadyRunning, supervise, told
 
 WITH_LIBRARIES = ("import", "export", "account", "doctor", "backup")
 """Commands that need more than the standard library; they are `deploy.cli`."""
@@ -143,7 +143,7 @@ def _run(instance: Instance, scale: dict[str, int], console: Console, began: flo
 
 def _say_it_runs(instance: Instance, console: Console) -> int:
     console.line("Posthouse runs already. ./posthouse down stops it.")
-    for line in instance.read_state().get("summary", []):
+    for line in told(instance.read_state()):
         console.line(line)
     console.ready()
     return 0

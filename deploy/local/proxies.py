@@ -64,7 +64,7 @@ def _write_start(place: Path, name: str) -> None:
 
 def _runs(place: Path, name: str) -> bool:
     try:
-        command = [place / name, PROGRAMS[name]]
+        command = [str(place / name), PROGRAMS[name]]
         return (
             subprocess.run(command, capture_output=True, env=plain_environment(), check=False).returncode == 0
         )

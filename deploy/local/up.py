@@ -18,7 +18,7 @@ from deploy.local.instance import Instance
 from deploy.local.ports import Ports
 from deploy.local.processes import Process
 from deploy.local.rabbitmq import ADMIN, NO_ELECTION
-from deploy.local.reaching import check, elsewhere, has_terminal, is_open, is_set_up
+from deploy.local.reaching import check, elsewhere, has_terminal, is_set_up
 from deploy.local.servers import SERVERS, STOP_ORDER, Servers
 from deploy.local.services import Services, base_environment, service_names
 from deploy.local.settings import SECRET_KEY, secret_key
@@ -117,10 +117,14 @@ async def _start(
         await _prepare(instance, servers, key)
     _write_addresses(instance, services)
     await supervisor.start(processes, seconds)
-    supervisor.facts["summary"] = await asyncio.to_thread(summary, instance, services, servers)
+    supervisor.facts |= {
+        "url": services.web_url,
+        "summary": summary(instance, services, servers),
+        "setup": f"from another machine with the code {setup_code(key)}",
+    }
     supervisor.write_state()
     console.line(f"\nPosthouse is ready after {time.time() - began:.1f} s.")
-    for line in supervisor.facts["summary"]:
+    for line in await asyncio.to_thread(told, supervisor.facts):
         console.line(line)
     return Repairs(lambda: _prepare(instance, servers, key), servers.rabbit.elect if servers.rabbit else None)
 
@@ -212,13 +216,20 @@ def _write_addresses(instance: Instance, services: Services) -> None:
     write(instance.addresses, head + "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
+def told(facts: Mapping[str, Any]) -> list[str]:
+    """What a start says when all is ready: where everything is and, until it was done, how to begin."""
+    lines = list(facts.get("summary", []))
+    if facts.get("url") and not is_set_up(facts["url"]):
+        lines.append(f"  {'Setup':<10} {facts['url']}/setup   {facts['setup']}")
+    return lines
+
+
 def summary(instance: Instance, services: Services, servers: Servers) -> list[str]:
     """The short block that says where everything is."""
     url = instance.settings.get("POSTHOUSE_PUBLIC_URL").rstrip("/") or services.web_url
     lines = [
         ("Web", url + "/"),
         ("Elsewhere", _elsewhere(services)),
-        ("Setup", _setup(services, url)),
         ("API docs", url + "/docs"),
         ("RabbitMQ", _management(instance, servers)),
         ("Metrics", _metrics(instance, services, servers)),
@@ -232,14 +243,6 @@ def _elsewhere(services: Services) -> str:
     """What other machines call: an address tells more than 0.0.0.0."""
     found = elsewhere(services.web_url, services.web_host)
     return f"{found}/" if found and found != services.web_url else ""
-
-
-def _setup(services: Services, url: str) -> str:
-    """How the first account is made, until it was; from another machine, or through a proxy, with a code."""
-    done = is_set_up(services.web_url)
-    if done or (done is None and not is_open(services.web_host)):
-        return ""
-    return f"{url}/setup   from another machine with the code {setup_code(services.key)}"
 
 
 def _management(instance: Instance, servers: Servers) -> str:
