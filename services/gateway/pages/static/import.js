@@ -391,6 +391,8 @@ function another() {
 
 byId("zones").append(...(Intl.supportedValuesOf?.("timeZone") ?? []).map((value) => made("option", { value })));
 byId("file").addEventListener("change", ({ target }) => choose(target.files[0]));
+// The same file, mended meanwhile, counts as chosen again.
+byId("file").addEventListener("click", ({ target }) => { target.value = ""; });
 byId("choose").addEventListener("dragover", (event) => { event.preventDefault(); byId("choose").classList.add("over"); });
 byId("choose").addEventListener("dragleave", () => byId("choose").classList.remove("over"));
 byId("choose").addEventListener("drop", (event) => {
