@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -54,6 +55,7 @@ class Rates:
         self.counts_callers = self._callers is not None
         self._blocks: dict[tuple[str, str], _Block] = {}
         self._leases: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._waiting: Counter[tuple[str, str]] = Counter()
 
     def at_once(self, incoming: Incoming, rate: str) -> bool:
         """Whether a request may go on without asking anybody; a permit is used when there is a limit."""
@@ -66,11 +68,17 @@ class Rates:
         if limit is None:
             return
         key = (limit.name, _who(limit, incoming))
-        while not self._uses(limit, incoming):
-            block = self._blocks.get(key)
-            if block is not None and self._clock() < block.again_at:
-                raise self._refused(limit, block, incoming)
-            await self._lease(limit, key)
+        self._waiting[key] += 1
+        try:
+            while not self._uses(limit, incoming):
+                block = self._blocks.get(key)
+                if block is not None and self._clock() < block.again_at:
+                    raise self._refused(limit, block, incoming)
+                await self._lease(limit, key)
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     def _limit_of(self, incoming: Incoming, rate: str) -> Limit | None:
         if rate == SIGN_IN:
@@ -102,7 +110,7 @@ class Rates:
 
     async def _take(self, limit: Limit, key: tuple[str, str]) -> None:
         size = 1 if limit.name == SIGN_IN else max(limit.burst // BLOCKS, 1)
-        verdict = await self._limiter.take_some(limit, key[1], size)
+        verdict = await self._limiter.take_some(limit, key[1], max(size, self._waiting[key]))
         now = self._clock()
         block = self._blocks.pop(key, None) or _Block()
         if len(self._blocks) >= MOST_BLOCKS:
