@@ -68,7 +68,7 @@ async def store_piece(visit: Visit) -> web.Response:
         **{name: visit.form.get(name, "").strip() for name in OPTIONS},
     }
     try:
-        if not body:
+        if not body.strip():
             raise Refusal("There is no text to store.")
         written = await visit.ask(checked(WriteReadings, values))
     except Refusal as error:

@@ -98,7 +98,7 @@ class Services:
             OpenSession: self._open_session,
             ListSigningKeys: self._signing_keys,
             CreateDataset: self._create,
-            ListDatasets: lambda q, c: DatasetPage(items=tuple(self.datasets.values())[: q.limit], next=None),
+            ListDatasets: self._list,
             GetDataset: lambda q, c: self._dataset(q.dataset_id),
             ChangeDataset: self._change,
             DeleteDataset: self._delete,
@@ -259,6 +259,10 @@ class Services:
     def _sealed(self, name: UUID) -> DatasetKeys:
         read, write = (self.vault.seal(key, "ingest.key") for key in self.keys[name])
         return DatasetKeys(read_key=read, write_key=write)
+
+    def _list(self, query: ListDatasets, caller: Caller) -> DatasetPage:
+        found = self.deleted if query.deleted else self.datasets
+        return DatasetPage(items=tuple(found.values())[: query.limit], next=None)
 
     def _change(self, cmd: ChangeDataset, caller: Caller) -> Dataset:
         dataset = self._dataset(cmd.dataset_id)
