@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from services.gateway.http.elsewhere import check_setup_code
 from services.gateway.http.incoming import Incoming
-from services.gateway.http.table import ANYONE, PUBLIC, USER, Routes
+from services.gateway.http.table import ANYONE, USER, Routes
 from shared.contracts.auth import (
     ChangeMe,
     ChangeUser,
@@ -245,7 +245,7 @@ def _sealed(text: str, context: str, vault: Vault) -> bytes:
 _SECRET: dict[str, Any] = {"who": ANYONE, "answers": 201}
 _GUARDED = ("wrong_credentials", "too_many_requests")
 
-routes.get("/v1/sign-up", GetSignUpState, who=PUBLIC)
+routes.get("/v1/sign-up", GetSignUpState, who=ANYONE)
 routes.post(
     "/v1/setup",
     SetUp,
@@ -280,7 +280,7 @@ routes.post(
     show=refreshed,
     shows=Tokens,
     refuses=("session_over",),
-    who=PUBLIC,
+    who=ANYONE,
 )
 routes.get("/v1/sessions", ListSessions, who=USER)
 routes.delete("/v1/sessions", EndOtherSessions, who=USER)
