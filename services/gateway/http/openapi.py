@@ -42,6 +42,7 @@ Requests are messages: the gateway hands each one to the service that owns it.
   `504` with `outcome: unknown` means it may have happened: repeat with the same `Idempotency-Key`.
 - `Prefer: wait=N` (1 to 30 seconds, 10 by default) says how long to wait; `Prefer: respond-async` does
   not wait: `202` names a submission, `GET /v1/submissions/{name}` says what became of it.
+- Where a limit applies, `RateLimit` and `RateLimit-Policy` say what is left; `Retry-After` when to go on.
 - Errors are problems (RFC 9457); each code has a page under `/problems`."""
 
 
@@ -85,6 +86,13 @@ _SECURITY = {
         "name": "X-API-Key",
         "description": "A read or write key of a dataset.",
     },
+    "browser": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "posthouse",
+        "description": "From the sign-in page; over HTTPS `__Host-posthouse`. Changes things from pages of "
+        "this server only.",
+    },
 }
 
 
@@ -111,9 +119,9 @@ def _say_times(kind: type[msgspec.Struct], component: Schema) -> None:
 
 
 _SECURITY_OF: dict[Who, list[dict[str, list[str]]]] = {
-    Who.ANYONE: [{}, {"token": []}, {"key": []}],
-    Who.USER: [{"token": []}],
-    Who.KEY_OR_USER: [{"token": []}, {"key": []}],
+    Who.ANYONE: [{}, {"token": []}, {"key": []}, {"browser": []}],
+    Who.USER: [{"token": []}, {"browser": []}],
+    Who.KEY_OR_USER: [{"token": []}, {"key": []}, {"browser": []}],
 }
 
 
@@ -261,6 +269,8 @@ def _codes(row: Route) -> Iterable[str]:
         yield from ("forbidden", *_ASKING)
     if row.message is not None and issubclass(row.message, Command):
         yield from _CHANGING
+        if row.method != "GET":
+            yield "cross_site"
     if row.accepts:
         yield from _WITH_BODY
     if row.template == "/readyz" or row.handle is not None:
