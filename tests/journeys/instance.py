@@ -76,10 +76,10 @@ class OwnPosthouse(Posthouse):
         path = urlsplit(self.addresses["POSTHOUSE_AMQP_URL"]).path
         return quote(unquote(path[1:]) or "/", safe="")
 
-    async def management(self, method: str, path: str) -> Any:
+    async def management(self, method: str, path: str, body: Any = None) -> Any:
         """One request to RabbitMQ's management API."""
         address = self.addresses["POSTHOUSE_MANAGEMENT_URL"] + "/api/" + path
-        async with aiohttp.ClientSession() as client, client.request(method, address) as answer:
+        async with aiohttp.ClientSession() as client, client.request(method, address, json=body) as answer:
             answer.raise_for_status()
             return await answer.json() if answer.content_type == "application/json" else None
 
