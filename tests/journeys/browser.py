@@ -247,7 +247,7 @@ async def look_at(browser: Browser, png: bytes) -> Picture:
               const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
               const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
               const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-              const pen = canvas.getContext("2d");
+              const pen = canvas.getContext("2d", { willReadFrequently: true });
               pen.drawImage(bitmap, 0, 0);
               const { data } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
               const pixels = new Uint32Array(data.buffer), counts = new Map();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -13,17 +14,27 @@ from shared.contracts.base import Command
 from shared.errors import Refusal
 
 R = TypeVar("R")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 EMPTY = "Please fill this in."
 
 
 class Form:
-    """The fields in their order, each with the most characters it takes; 0 in `optional` ones only.
+    """The fields in their order, each with the most characters it takes; all are needed but the `optional`.
 
-    `wrong` has what is to be mended by the name of the field, under the empty name what belongs to none.
+    `called` gives the fields that have another name in the service's words. `wrong` has what is to be mended
+    by the name of the field, under the empty name what belongs to none.
     """
 
-    def __init__(self, visit: Visit, fields: Mapping[str, int], *, optional: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        visit: Visit,
+        fields: Mapping[str, int],
+        *,
+        optional: tuple[str, ...] = (),
+        called: Mapping[str, str] = NOTHING,
+    ) -> None:
         self._visit = visit
+        self._called = called
         self._fields = fields
         self.wrong: dict[str, str] = {}
         self.status = 200
@@ -62,8 +73,9 @@ class Form:
     def blame(self, error: Refusal | CallFailed) -> None:
         """Show a failure beside what was typed; trying again is the same request if nothing was refused."""
         if isinstance(error, Refusal):
-            found = mistakes(error)
-            self.wrong |= {name if name in self._fields else "": text for name, text in found.items()}
+            for known, text in mistakes(error).items():
+                name = self._called.get(known, known)
+                self.wrong.setdefault(name if name in self._fields else "", text)
         else:
             title, advice = words_of(error.code, error.status)
             self.wrong[""] = f"{title}. {advice}"

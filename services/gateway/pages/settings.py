@@ -48,7 +48,7 @@ async def change(visit: Visit) -> web.Response:
 
 
 async def _change_profile(visit: Visit, viewer: Account) -> web.Response:
-    form = Form(visit, PROFILE, optional=("email_password",))
+    form = Form(visit, PROFILE, optional=("email_password",), called={"current_password": "email_password"})
     is_new_address = form["email"] != viewer.email
     if is_new_address and not form["email_password"]:
         form.mark("email_password", "A new address needs your password.")
@@ -63,8 +63,6 @@ async def _change_profile(visit: Visit, viewer: Account) -> web.Response:
     )
     if changed is not None:
         return visit.go("/settings", "Your account is changed.")
-    if text := form.wrong.pop("current_password", ""):
-        form.mark("email_password", text)
     state = await visit.ask(GetSignUpState())
     return form.page("settings.html", state=state, section="profile")
 
