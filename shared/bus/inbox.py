@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,11 +13,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from shared.bus.routes import Guess
+from shared.bus.routes import Guess, Statement
 from shared.db import Database, again, away, is_lost
 
 # Rows of keyed ids go in pieces with a pause, so that pruning never competes with commands.
 PRUNE_PAUSE_SECONDS = 0.1
+# Stands in a reply for the number that only its statement knows. In msgpack it is BLANK_PACKED, which no text
+# can contain; the reply that is kept has the number in its place, as an integer of the same five bytes.
+BLANK = 0xFFFFFFFF
+BLANK_PACKED = b"\xce\xff\xff\xff\xff"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +50,9 @@ class Unit(Protocol):
     async def lock(self, ids: Sequence[UUID]) -> set[UUID]:
         """The ids nobody else is working on now; held until the end of the transaction."""
 
+    async def carry_out(self, statement: Statement[Any]) -> int:
+        """Run it here; the number it made."""
+
     async def record(self, entries: Sequence[Entry]) -> None:
         """Add the rows; raises AlreadyAnswered when one is there already."""
 
@@ -62,6 +69,12 @@ class Inbox(Protocol):
 
     async def at_once(self, guess: Guess, entries: Sequence[Entry]) -> bool:
         """Try a guess together with its rows; False, and nothing was done, when it was wrong."""
+
+    async def with_row(self, statement: Statement[Any], entry: Entry) -> bytes:
+        """Run it together with its row, whose reply has BLANK in place of the number; the reply that is kept.
+
+        Raises AlreadyAnswered and CommitUnknown.
+        """
 
     async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
         """The rows there are."""
@@ -114,18 +127,28 @@ class PostgresInbox:
         sql = _at_once(guess.sql, guess.proof, len(guess.arguments))
         async with self._database.connection() as connection:
             try:
-                await connection.execute(sql, *guess.arguments, *_columns(entries))
+                with _committing():
+                    await connection.execute(sql, *guess.arguments, *_columns(entries))
             except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError):
                 return False
-            except asyncpg.LockNotAvailableError:
-                raise  # nothing was done
-            except BaseException as error:
+            except Exception as error:
                 if again(error):
                     return False
-                if away(error):
-                    raise CommitUnknown(str(error)) from error
                 raise
         return True
+
+    async def with_row(self, statement: Statement[Any], entry: Entry) -> bytes:
+        """One statement is one transaction."""
+        before, after = entry.reply.split(BLANK_PACKED)
+        sql = _with_row(statement.sql, len(statement.arguments))
+        row = entry.id, entry.body_hash, before, after
+        async with self._database.connection() as connection:
+            try:
+                with _committing():
+                    reply: bytes = await connection.fetchval(sql, *statement.arguments, *row)
+            except asyncpg.UniqueViolationError as error:
+                raise (AlreadyAnswered() if _of_inbox(error) else error) from error
+        return reply
 
     async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
         """The rows there are."""
@@ -186,6 +209,12 @@ class PostgresUnit:
         rows = await self.db.fetch(sql, list(ids), [_lock_key(frame_id) for frame_id in ids])
         return {row[0] for row in rows}
 
+    async def carry_out(self, statement: Statement[Any]) -> int:
+        """Run it here; the number it made."""
+        sql = f"WITH {statement.sql} SELECT number FROM made"  # noqa: S608 (constants of the code)
+        number: int = await self.db.fetchval(sql, *statement.arguments)
+        return number
+
     async def record(self, entries: Sequence[Entry]) -> None:
         """Add the rows, sorted by id so that two transactions wait for each other in one order only.
 
@@ -203,17 +232,29 @@ class PostgresUnit:
     async def commit(self) -> None:
         """Commit; raises CommitUnknown when the connection breaks meanwhile."""
         try:
-            await self.db.execute("COMMIT" if self._last is None else f"{_values(self._last)}; COMMIT")
+            with _committing():
+                await self.db.execute("COMMIT" if self._last is None else f"{_values(self._last)}; COMMIT")
         except asyncpg.UniqueViolationError as error:
-            if self._last is not None and (error.table_name or "").startswith("inbox"):
+            if self._last is not None and _of_inbox(error):
                 raise AlreadyAnswered from error
             raise
-        except asyncpg.LockNotAvailableError:
-            raise  # the row was waited for, the commit was not reached
-        except BaseException as error:
-            if away(error):
-                raise CommitUnknown(str(error)) from error
-            raise
+
+
+@contextmanager
+def _committing() -> Iterator[None]:
+    """Say what a lost connection means while a commit is on its way."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError:
+        raise  # something was waited for, the commit was not reached
+    except BaseException as error:
+        if away(error):
+            raise CommitUnknown(str(error)) from error
+        raise
+
+
+def _of_inbox(error: asyncpg.UniqueViolationError) -> bool:
+    return (error.table_name or "").startswith("inbox")
 
 
 @cache
@@ -228,6 +269,22 @@ def _at_once(sql: str, proof: str, count: int) -> str:
             ORDER BY new.id
         )
         SELECT 1 / ({proof})::integer
+    """  # noqa: S608 (constants of the code)
+
+
+@cache
+def _with_row(sql: str, count: int) -> str:
+    """A statement and its inbox row as one; what `made` made gets into the reply."""
+    own_id, body_hash, before, after = (f"${count + number}" for number in range(1, 5))
+    return f"""
+        WITH {sql}, kept AS (
+            INSERT INTO inbox (id, body_hash, refused, reply)
+            SELECT {own_id}::uuid, {body_hash}::bytea, false,
+                   {before}::bytea || '\\xce'::bytea || int4send(number) || {after}::bytea
+            FROM made
+            RETURNING reply
+        )
+        SELECT reply FROM kept
     """  # noqa: S608 (constants of the code)
 
 

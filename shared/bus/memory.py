@@ -12,8 +12,10 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from shared.bus.codec import Properties
-from shared.bus.inbox import AlreadyAnswered, Entry
+from shared.bus.inbox import BLANK_PACKED, AlreadyAnswered, Entry
 from shared.bus.link import (
     Delivery,
     LinkDown,
@@ -26,7 +28,7 @@ from shared.bus.link import (
     Unroutable,
     published,
 )
-from shared.bus.routes import Guess
+from shared.bus.routes import Guess, Statement
 from shared.bus.topology import EVENTS, LOGS, REPLIES, TOPIC_EXCHANGES, Queue
 
 
@@ -400,6 +402,14 @@ class MemoryInbox:
         """Knows no SQL: every guess is wrong."""
         return False
 
+    async def with_row(self, statement: Statement[Any], entry: Entry) -> bytes:
+        """Knows no SQL: the arguments are the effects."""
+        async with self.unit() as unit:
+            number = await unit.carry_out(statement)
+            reply = entry.reply.replace(BLANK_PACKED, b"\xce" + number.to_bytes(4, "big"))
+            await unit.record([msgspec.structs.replace(entry, reply=reply)])
+        return reply
+
     async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
         """The rows there are."""
         await self.probe()
@@ -447,6 +457,11 @@ class MemoryUnit:
         self._inbox.locked |= free
         self.mine |= free
         return free
+
+    async def carry_out(self, statement: Statement[Any]) -> int:
+        """The arguments are the effects, and their number that of all."""
+        self.db.extend(statement.arguments)
+        return len(self._inbox.effects) + len(self.db)
 
     async def record(self, entries: Sequence[Entry]) -> None:
         """Stage the rows."""

@@ -58,6 +58,19 @@ class Guess(msgspec.Struct, frozen=True):
     ended: Callable[[bool], None]
 
 
+class Statement(msgspec.Struct, Generic[R], frozen=True):
+    """What a command of one statement returns in place of Done: it is committed together with its inbox row.
+
+    `sql` is a list of common table expressions with parameters from $1 on; the one named `made` has one row
+    with an integer `number` that nobody knows before. `reply` puts it into the reply, once and as it is; it
+    is called with another number first. Such a command announces nothing.
+    """
+
+    sql: str
+    arguments: Sequence[Any]
+    reply: Callable[[int], R]
+
+
 class Call(msgspec.Struct, frozen=True):
     """What one run of a handler works with; a service builds its `Deps` from it.
 
@@ -84,6 +97,7 @@ class Route:
     inbox: bool = True
     make_deps: Callable[[Call], Any] | None = None
     guess: Callable[..., Guess | None] | None = None
+    one_statement: bool = False
 
 
 @dataclass
@@ -91,7 +105,8 @@ class Routes:
     """The handlers of one service, by topic.
 
     Handler shapes, `deps` being what the service's `main` makes of a `Call`:
-    - command: `async (message, deps) -> Done`: one transaction per message;
+    - command: `async (message, deps) -> Done`: one transaction per message; with `one_statement` it returns
+      a `Statement` instead, which carries its inbox row: one journey to the database;
     - batch:   `async (jobs, deps) -> list[Done | Refusal]`: one transaction for all jobs, one outcome each;
       when it raises, each job runs alone in a batch of one; it may have a `guess`, `(jobs, deps) -> Guess |
       None`, that is tried first: a statement instead of a transaction of several;
@@ -103,9 +118,11 @@ class Routes:
     service: str
     table: dict[str, Route] = field(default_factory=dict)
 
-    def command(self, message: type[Command[R]], *, inbox: bool = True) -> Callable[[H], H]:
+    def command(
+        self, message: type[Command[R]], *, inbox: bool = True, one_statement: bool = False
+    ) -> Callable[[H], H]:
         """Register a command handler; `inbox=False` when a repeat has nothing to protect."""
-        return self._add(message, "command", inbox)
+        return self._add(message, "command", inbox, one_statement=one_statement)
 
     def batch(
         self, message: type[Command[R]], *, guess: Callable[..., Guess | None] | None = None
@@ -131,11 +148,14 @@ class Routes:
         shape: Shape,
         inbox: bool,
         guess: Callable[..., Guess | None] | None = None,
+        one_statement: bool = False,
     ) -> Callable[[H], H]:
         def register(handler: H) -> H:
             if message.topic in self.table:
                 raise ValueError(f"{message.topic} has a handler already")
-            self.table[message.topic] = Route(message, shape, handler, inbox, guess=guess)
+            self.table[message.topic] = Route(
+                message, shape, handler, inbox, guess=guess, one_statement=one_statement
+            )
             return handler
 
         return register

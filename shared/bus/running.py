@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,8 @@ from shared import context
 from shared.bus import codec
 from shared.bus.codec import Frame
 from shared.bus.endings import Outcome, Work, encode_events, refusal_of
-from shared.bus.inbox import AlreadyAnswered, CommitUnknown, Entry, Inbox, Unit
-from shared.bus.routes import Call, Done, Job, Route
+from shared.bus.inbox import BLANK, AlreadyAnswered, CommitUnknown, Entry, Inbox, Unit
+from shared.bus.routes import Call, Done, Job, Route, Statement
 from shared.bus.verdict import MOST_ATTEMPTS, STILL_RUNNING, Ending
 from shared.bus.watch import Watch
 from shared.contracts.base import Message
@@ -108,12 +108,14 @@ class Runner:
         frame = work.frame
         for left in range(TRIES, 0, -1):
             try:
+                if route.one_statement and not _keyed(frame.id):
+                    return await self._in_one(route, frame, message)
                 async with self._inbox.unit() as unit:
                     if _keyed(frame.id) and frame.id not in await unit.lock([frame.id]):
                         return BUSY
                     now = self._clock()
                     deps = self._deps(route, frame, unit.db, now)
-                    done = await self._watch.run(route.handler(message, deps))
+                    done = await self._watch.run(_ended(route.handler(message, deps), unit))
                     outcome = self._done(frame, done, now)
                     await unit.record([_entry(frame, outcome)])
                 return outcome
@@ -128,6 +130,16 @@ class Runner:
                 if left == 1 or not self._inbox.again(error):
                     raise
         raise AssertionError("unreachable")
+
+    async def _in_one(self, route: Route, frame: Frame, message: Message) -> Outcome:
+        """A command of one statement, in one journey to the database."""
+        now = self._clock()
+        statement = await self._watch.run(
+            route.handler(message, self._deps(route, frame, self._inbox.pool, now))
+        )
+        outcome = self._done(frame, Done(statement.reply(BLANK)), now)
+        reply = await self._watch.run(self._inbox.with_row(statement, _entry(frame, outcome)))
+        return msgspec.structs.replace(outcome, reply=reply)
 
     async def _keep_refusal(self, work: Work, outcome: Outcome) -> Outcome:
         if not _kept(work.frame, outcome):
@@ -352,6 +364,12 @@ class Runner:
         if isinstance(error, Away) or self._inbox.away(error):
             return Outcome(Ending.AWAY, error=error)
         return Outcome(Ending.FAILED, error=error)
+
+
+async def _ended(running: Coroutine[Any, Any, Any], unit: Unit) -> Done[Any]:
+    """What a handler returns; a statement is carried out."""
+    done = await running
+    return Done(done.reply(await unit.carry_out(done))) if isinstance(done, Statement) else done
 
 
 def answer_again(frame: Frame, entry: Entry) -> Outcome:

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import msgspec
 import pytest
 
 from shared.bus.ids import keyed_id, uuid7
-from shared.bus.inbox import AlreadyAnswered, Entry, PostgresInbox
+from shared.bus.inbox import BLANK_PACKED, AlreadyAnswered, CommitUnknown, Entry, PostgresInbox
+from shared.bus.routes import Statement
 from shared.contracts.base import ANONYMOUS
 from shared.db import Database
 from tests.servers import Place
@@ -132,6 +134,70 @@ async def test_two_transactions_with_one_row_have_one_effect(
     assert await admin.fetchval("SELECT count(*) FROM effect") == 1
     async with inbox.unit() as unit:
         await unit.record([entry()])
+
+
+def counted(text: str) -> Statement[int]:
+    sql = "made AS (INSERT INTO effect (text) VALUES ($1) RETURNING number)"
+    return Statement(sql, (text,), int)
+
+
+@pytest.fixture
+async def numbered(admin: asyncpg.Connection) -> None:
+    await admin.execute(
+        "CREATE TABLE effect (number integer GENERATED ALWAYS AS IDENTITY (START 300), text text UNIQUE);"
+        "GRANT ALL ON effect TO posthouse_worker"
+    )
+
+
+def blank_reply() -> Entry:
+    return Entry(uuid7(), b"h" * 16, False, b"\x93'\\" + BLANK_PACKED + b"\xce")
+
+
+@pytest.mark.usefixtures("numbered")
+async def test_a_statement_and_its_row_are_one_and_the_reply_tells_the_number(inbox: PostgresInbox) -> None:
+    given = blank_reply()
+    reply = await inbox.with_row(counted("a"), given)
+    assert reply == b"\x93'\\" + b"\xce\x00\x00\x01\x2c" + b"\xce"
+    assert await inbox.find([given.id]) == {given.id: msgspec.structs.replace(given, reply=reply)}
+    async with inbox.unit() as unit:
+        assert await unit.carry_out(counted("b")) == 301
+
+
+@pytest.mark.usefixtures("numbered")
+async def test_one_statement_has_one_effect_however_often_it_comes(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    same = blank_reply()
+    runs = [inbox.with_row(counted(str(number)), same) for number in range(4)]
+    ended = await asyncio.gather(*runs, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in ended) == ["AlreadyAnswered"] * 3 + ["bytes"]
+    assert await admin.fetchval("SELECT count(*) FROM effect") == 1
+
+
+@pytest.mark.usefixtures("numbered")
+async def test_a_statement_that_fails_leaves_no_row(inbox: PostgresInbox) -> None:
+    await inbox.with_row(counted("a"), blank_reply())
+    given = blank_reply()
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await inbox.with_row(counted("a"), given)
+    assert await inbox.find([given.id]) == {}
+
+
+@pytest.mark.usefixtures("numbered")
+async def test_when_the_connection_goes_while_a_statement_runs_nobody_knows(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    given = blank_reply()
+    await admin.execute("BEGIN; LOCK TABLE effect")
+    running = asyncio.create_task(inbox.with_row(counted("a"), given))
+    async with asyncio.timeout(10):
+        while not (pid := await admin.fetchval("SELECT pid FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
+            await asyncio.sleep(0)  # a lock sets no event
+    await admin.fetchval("SELECT pg_terminate_backend($1)", pid)
+    await admin.execute("ROLLBACK")
+    with pytest.raises(CommitUnknown):
+        await running
+    assert await inbox.find([given.id]) == {}
 
 
 async def test_what_a_handler_did_is_undone_when_it_raises(

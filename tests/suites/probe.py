@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from shared.bus.routes import Call, Done, Job, Routes
+from shared.bus.routes import Call, Done, Job, Routes, Statement
 from shared.contracts.base import Command, Event, Query
 from shared.errors import Conflict, Refusal, Retry, TooMany
 
@@ -22,6 +22,13 @@ class Added(Struct, frozen=True):
 
 class Add(Command[Added], topic="probe.add"):
     """Add an effect, or fail as `how` says."""
+
+    text: str
+    how: str = ""
+
+
+class AddOne(Command[Added], topic="probe.add_one"):
+    """As Add, in one statement."""
 
     text: str
     how: str = ""
@@ -99,6 +106,7 @@ def make_routes() -> Routes:
     routes = Routes("probe")
     routes.command(Add)(add)
     routes.command(Internal)(internal)
+    routes.command(AddOne, one_statement=True)(add_one)
     routes.batch(AddMany)(add_many)
     routes.query(Ask)(ask)
     routes.stream(Stream)(stream)
@@ -135,6 +143,12 @@ async def add(message: Add, deps: Deps) -> Done[Added | Refusal]:
     if message.how == "crash late":
         raise ZeroDivisionError("a bug after the effect")
     return Done(Added(count), events=(TextAdded(text=message.text),))
+
+
+async def add_one(message: AddOne, deps: Deps) -> Statement[Added]:
+    await act(message.text, message.how, deps)
+    sql = "made AS (INSERT INTO effect (text) VALUES ($1) RETURNING 1 AS number)"
+    return Statement(sql, (message.text,), Added)
 
 
 async def internal(message: Internal, deps: Deps) -> Done[Added]:

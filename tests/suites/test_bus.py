@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from uuid import UUID
 
+import msgspec
 import pytest
 
 from shared.bus import codec
@@ -20,7 +22,7 @@ from shared.contracts.about import get_about, probe
 from shared.contracts.base import Message, Principal
 from shared.contracts.submissions import get_submission
 from shared.errors import Conflict, Refusal, TooMany
-from tests.suites.probe import Add, AddMany, Ask, Internal, Shouted, Stranger, Stream, make_routes
+from tests.suites.probe import Add, AddMany, AddOne, Ask, Internal, Shouted, Stranger, Stream, make_routes
 from tests.suites.worlds import ANN, World, caller, eventually, memory_world, real_world
 
 KINDS = ["memory", "memory-request", "rabbit", "rabbit-request"]
@@ -62,6 +64,22 @@ def outgoing(*frames: Frame, key: str = "") -> Outgoing:
     return Outgoing(COMMANDS, key or frames[0].topic, codec.join([codec.encode(each) for each in frames]))
 
 
+Kind = type[Add] | type[AddOne] | type[AddMany]
+
+
+def refusing(*kinds: Kind) -> list[Add | AddOne | AddMany]:
+    return [kind(text="a", how="refuse") for kind in kinds]
+
+
+def replace_id(frame: Frame, made: UUID) -> Frame:
+    return msgspec.structs.replace(frame, id=made)
+
+
+async def idle(world: World) -> bool:
+    counts = [service.counts() for service, _ in world.services]
+    return await world.waiting("probe") == 0 and not any(sum(each.values()) for each in counts)
+
+
 async def holding(world: World) -> bool:
     return world.services[0][0].holding
 
@@ -79,13 +97,14 @@ async def test_done_is_committed_replied_announced_and_acked(world: World) -> No
 
 
 async def test_the_same_frame_again_changes_nothing_and_answers_the_same(world: World) -> None:
-    frame = uuid7()
-    key = keyed_id(ANN, "probe.add", "k1")
-    for given in (frame, key):
-        first = await world.requester.ask(Add(text=str(given)), caller(frame=given))
-        again = await world.requester.ask(Add(text=str(given)), caller(frame=given))
-        assert first == again
-    assert len(await world.effects.all()) == 2
+    for command in (Add, AddOne):
+        frame = uuid7()
+        key = keyed_id(ANN, command.topic, "k1")
+        for given in (frame, key):
+            first = await world.requester.ask(command(text=str(given)), caller(frame=given))
+            again = await world.requester.ask(command(text=str(given)), caller(frame=given))
+            assert first == again
+    assert len(await world.effects.all()) == 4
 
 
 async def test_a_repeat_announces_the_same_events_under_the_same_ids(world: World) -> None:
@@ -116,6 +135,19 @@ async def test_fifty_copies_of_one_key_have_one_effect_and_equal_answers(world: 
     assert await world.effects.all() == ["a"]
 
 
+async def test_copies_of_one_statement_in_three_processes_have_one_effect(world: World) -> None:
+    for _ in range(2):
+        await world.serve(make_routes())
+    message, frame = AddOne(text="a"), uuid7()
+    copies = [replace_id(frame_of(message), frame) for _ in range(30)]
+    asked = asyncio.gather(*(world.requester.ask(message, caller(frame=frame)) for _ in range(10)))
+    for copy in copies:
+        await world.publish(outgoing(copy), "gateway")
+    assert len({reply.count for reply in await asked}) == 1
+    await eventually(lambda: idle(world))
+    assert await world.effects.all() == ["a"]
+
+
 async def test_a_key_that_another_process_works_on_is_a_conflict(world: World) -> None:
     key = keyed_id(ANN, "probe.add", "k1")
     async with world.inbox.unit() as unit:
@@ -130,8 +162,9 @@ async def test_a_key_that_another_process_works_on_is_a_conflict(world: World) -
 
 
 async def test_a_refusal_has_no_effect_and_is_the_same_on_a_second_delivery(world: World) -> None:
-    for message in (Add(text="a", how="refuse"), AddMany(text="b", how="refuse")):
-        key = keyed_id(ANN, message.topic, "k1")
+    refused = [(each, keyed_id(ANN, each.topic, "k1")) for each in refusing(Add, AddOne, AddMany)]
+    refused += [(each, uuid7()) for each in refusing(Add, AddOne)]
+    for message, key in refused:
         world.script.refuse = True
         with pytest.raises(Refusal) as first:
             await world.requester.ask(message, caller(frame=key))
@@ -219,10 +252,11 @@ async def test_while_the_database_is_away_waiters_get_503_and_202s_are_kept(worl
     assert await world.effects.all() == ["kept", "next"]
 
 
-async def test_a_batch_outlives_an_outage(world: World) -> None:
+@pytest.mark.parametrize("command", [AddMany, AddOne])
+async def test_a_batch_and_one_statement_outlive_an_outage(world: World, command: Kind) -> None:
     world.inbox.is_away = True
     for number in range(3):
-        await world.requester.submit(AddMany(text=str(number)), caller())
+        await world.requester.submit(command(text=str(number)), caller())
 
     await eventually(lambda: holding(world))
     world.inbox.is_away = False

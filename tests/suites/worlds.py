@@ -20,7 +20,7 @@ from shared.bus.memory import MemoryBroker, MemoryInbox, MemoryLink
 from shared.bus.rabbit import RabbitLink
 from shared.bus.requester import BusRequester
 from shared.bus.requests import Caller
-from shared.bus.routes import Routes
+from shared.bus.routes import Routes, Statement
 from shared.bus.service import Limits, Service
 from shared.bus.topology import Waits
 from shared.contracts.base import Principal
@@ -272,6 +272,10 @@ class SwitchedInbox(PostgresInbox):
         self._check()
         async with super().unit() as unit:
             yield unit
+
+    async def with_row(self, statement: Statement[Any], entry: Entry) -> bytes:
+        self._check()
+        return await super().with_row(statement, entry)
 
     async def find(self, ids: Sequence[UUID]) -> Mapping[UUID, Entry]:
         self._check()

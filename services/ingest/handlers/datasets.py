@@ -9,7 +9,7 @@ from services.ingest.answers import number_cursor, number_of
 from services.ingest.deps import Deps
 from services.ingest.handlers.keys import KINDS, new_key, sealed
 from services.ingest.rules import Known
-from shared.bus.routes import Done, Routes
+from shared.bus.routes import Done, Routes, Statement
 from shared.contracts.base import Nothing, Principal
 from shared.contracts.ingest import (
     ChangeDataset,
@@ -32,18 +32,15 @@ routes = Routes("ingest")
 ABOVE_ALL = 2**31 - 1
 
 
-@routes.command(CreateDataset)
-async def create_dataset(cmd: CreateDataset, deps: Deps) -> Done[DatasetCreated]:
+@routes.command(CreateDataset, one_statement=True)
+async def create_dataset(cmd: CreateDataset, deps: Deps) -> Statement[DatasetCreated]:
     owner = rules.person(deps.caller)
     variables = rules.planned((), cmd.variables)
     dataset_id = deps.new_id()
     keys = [new_key(kind, deps) for kind in KINDS]
-    number = await deps.store.add_dataset(
-        cmd, dataset_id, owner, deps.now, variables, [stored for _, stored in keys]
-    )
-    made = Dataset(
+    shown = Dataset(
         id=dataset_id,
-        channel_id=number,
+        channel_id=0,
         name=cmd.name,
         description=cmd.description,
         public=cmd.public,
@@ -53,7 +50,13 @@ async def create_dataset(cmd: CreateDataset, deps: Deps) -> Done[DatasetCreated]
         last_entry_at=None,
         version=1,
     )
-    return Done(DatasetCreated(dataset=made, keys=sealed({stored.kind: key for key, stored in keys}, deps)))
+    sealed_keys = sealed({stored.kind: key for key, stored in keys}, deps)
+
+    def reply(number: int) -> DatasetCreated:
+        return DatasetCreated(dataset=msgspec.structs.replace(shown, channel_id=number), keys=sealed_keys)
+
+    stored_keys = [stored for _, stored in keys]
+    return deps.store.add_dataset(cmd, dataset_id, owner, deps.now, variables, stored_keys, reply)
 
 
 @routes.query(ListDatasets)

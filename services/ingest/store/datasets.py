@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from services.ingest.rules import Known
 from services.ingest.store.base import Statements, at_most_one, known_of
+from shared.bus.routes import Statement
 from shared.contracts.base import Principal
-from shared.contracts.ingest import CreateDataset, KeyHolder, KeyKind, Variable
+from shared.contracts.ingest import CreateDataset, DatasetCreated, KeyHolder, KeyKind, Variable
 
 
 class StoredKey(NamedTuple):
@@ -79,7 +80,7 @@ class Datasets(Statements):
         rows = await self._db.fetch(sql, caller.project, caller.id, since, number, limit)
         return [known_of(row) for row in rows]
 
-    async def add_dataset(
+    def add_dataset(
         self,
         cmd: CreateDataset,
         dataset_id: UUID,
@@ -87,10 +88,11 @@ class Datasets(Statements):
         at: datetime,
         variables: Sequence[Variable],
         keys: Sequence[StoredKey],
-    ) -> int:
-        """The number of the new dataset, with everything that belongs to it."""
+        reply: Callable[[int], DatasetCreated],
+    ) -> Statement[DatasetCreated]:
+        """A new dataset with everything that belongs to it; `reply` is told its number."""
         sql = """
-            WITH made AS (
+            made AS (
                 INSERT INTO ingest.dataset (id, project, owner, name, description, public, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
             ), counted AS (
@@ -103,10 +105,8 @@ class Datasets(Statements):
                 INSERT INTO ingest.dataset_key (dataset, kind, digest, locked)
                 SELECT made.number, k.* FROM made, unnest($12::text[], $13::bytea[], $14::bytea[]) k
             )
-            SELECT number FROM made
         """
-        number: int = await self._db.fetchval(
-            sql,
+        arguments = (
             dataset_id,
             owner.project,
             owner.id,
@@ -120,7 +120,7 @@ class Datasets(Statements):
             [variable.unit for variable in variables],
             *map(list, zip(*keys, strict=True)),
         )
-        return number
+        return Statement(sql, arguments, reply)
 
     async def change_dataset(self, number: int, name: str, description: str, public: bool) -> None:
         sql = """
