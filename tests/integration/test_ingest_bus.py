@@ -4,102 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import date
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from prometheus_client import CollectorRegistry
 
-from services.ingest.deps import deps_of
-from services.ingest.handlers import routes
-from services.ingest.settings import Settings
-from services.ingest.store.base import Descriptions
-from shared.bus import topology
 from shared.bus.ids import uuid7
-from shared.bus.inbox import PostgresInbox
-from shared.bus.memory import MemoryBroker
-from shared.bus.requester import BusRequester
-from shared.bus.requests import Caller
-from shared.bus.service import Service
-from shared.contracts.base import Principal
 from shared.contracts.ingest import (
-    CreateDataset,
     Dataset,
-    DatasetCreated,
     ExportReadings,
     GetDatasetKeys,
     GetLatestReading,
     GetLedger,
     ListReadings,
     RotateDatasetKey,
-    VariableSpec,
     WriteReadings,
 )
-from shared.db import Database
 from shared.errors import Refusal
 from shared.vault import Vault
-from tests.servers import SECRET_KEY, Place
-
-ANN = Principal(kind="user", id="ann")
-SETTINGS = Settings(amqp_url="", secret_key=SECRET_KEY, oldest_reading=date(2000, 1, 1))
-
-
-@dataclass
-class Front:
-    """What the gateway does."""
-
-    requester: BusRequester
-
-    async def ask(self, message: Any, frame: UUID | None = None) -> Any:
-        return await self.requester.ask(message, self.caller(frame))
-
-    async def create(self) -> DatasetCreated:
-        command = CreateDataset(name="one", variables=(VariableSpec(tag="temp"),))
-        made: DatasetCreated = await self.ask(command)
-        return made
-
-    def caller(self, frame: UUID | None = None) -> Caller:
-        return Caller(id=frame or uuid7(), request_id="r-1", principal=ANN)
-
-
-@asynccontextmanager
-async def process(broker: MemoryBroker, url: str, vault: Vault) -> AsyncIterator[None]:
-    db = Database(url, size=12, application_name="test")
-    await db.open()
-    inbox = PostgresInbox(db)
-    await inbox.keep_partitions(24)
-    descriptions = Descriptions()
-    service = Service(
-        routes,
-        broker.link("ingest"),
-        inbox,
-        lambda call: deps_of(call, SETTINGS, vault, descriptions),
-        registry=CollectorRegistry(),
-    )
-    await service.start()
-    try:
-        yield
-    finally:
-        await service.stop(5)
-        await db.close()
+from tests.integration.ingest_service import Front, front_of
+from tests.servers import Place
 
 
 @pytest.fixture
 async def front(database: Place, vault: Vault) -> AsyncIterator[Front]:
     """A gateway's side of three processes of ingest."""
-    broker = MemoryBroker([*topology.service_queues("ingest"), *topology.shared_queues()])
-    gateway = broker.link("gateway")
-    requester = BusRequester(gateway)
-    await gateway.open_replies(requester.on_reply)
-    async with AsyncExitStack() as stack:
-        for _ in range(3):
-            await stack.enter_async_context(process(broker, database.url("ingest"), vault))
-        yield Front(requester)
-    broker.close()
+    async with front_of(database, vault, processes=3) as made:
+        yield made
 
 
 def write(dataset: Dataset, body: str = '{"values": {"temp": 1}}') -> WriteReadings:

@@ -5,29 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from services.ingest.deps import deps_of
-from services.ingest.handlers import routes
-from services.ingest.settings import Settings
-from services.ingest.store.base import WRITES_IN_DOUBT, Descriptions
-from shared.bus import topology
+from services.ingest.store.base import WRITES_IN_DOUBT
 from shared.bus.ids import uuid7
 from shared.bus.inbox import Entry, PostgresInbox
-from shared.bus.memory import MemoryBroker
-from shared.bus.requester import BusRequester
-from shared.bus.requests import Caller
 from shared.bus.routes import Guess
-from shared.bus.service import Service
-from shared.contracts.base import Principal
 from shared.contracts.ingest import (
     ChangeDataset,
-    CreateDataset,
     Dataset,
     DeleteDataset,
     DeleteReadings,
@@ -40,19 +29,18 @@ from shared.contracts.ingest import (
 from shared.db import Database
 from shared.errors import Refusal
 from shared.vault import Vault
-from tests.servers import SECRET_KEY, Place
+from tests.integration.ingest_service import Front, front_of
+from tests.servers import Place
 
-ANN = Principal(kind="user", id="ann")
-SETTINGS = Settings(amqp_url="", secret_key=SECRET_KEY, oldest_reading=date(2000, 1, 1))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class SeenInbox(PostgresInbox):
     """Notes how each guess ended."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, guesses: list[bool]) -> None:
         super().__init__(database)
-        self.guesses: list[bool] = []
+        self.guesses = guesses
 
     async def at_once(self, guess: Guess, entries: Sequence[Entry]) -> bool:
         right = await super().at_once(guess, entries)
@@ -63,12 +51,13 @@ class SeenInbox(PostgresInbox):
 class Process:
     """One process of ingest with a broker of its own, and how its guesses ended."""
 
-    def __init__(self, requester: BusRequester, inbox: SeenInbox) -> None:
-        self._requester = requester
-        self.guesses = inbox.guesses
+    def __init__(self, front: Front, guesses: list[bool]) -> None:
+        self.ask = front.ask
+        self.guesses = guesses
+        self._front = front
 
-    async def ask(self, message: Any, frame: UUID | None = None) -> Any:
-        return await self._requester.ask(message, Caller(id=frame or uuid7(), request_id="r", principal=ANN))
+    async def create(self) -> Dataset:
+        return (await self._front.create()).dataset
 
     async def write(self, dataset: Dataset, value: Any = 1, frame: UUID | None = None) -> int:
         """The number of the entry."""
@@ -77,37 +66,12 @@ class Process:
         written: ReadingsWritten = await self.ask(command, frame)
         return written.entries[0].entry
 
-    async def create(self) -> Dataset:
-        made = await self.ask(CreateDataset(name="one", variables=(VariableSpec(tag="temp"),)))
-        dataset: Dataset = made.dataset
-        return dataset
-
 
 @asynccontextmanager
 async def process(database: Place, vault: Vault) -> AsyncIterator[Process]:
-    broker = MemoryBroker([*topology.service_queues("ingest"), *topology.shared_queues()])
-    gateway = broker.link("gateway")
-    requester = BusRequester(gateway)
-    await gateway.open_replies(requester.on_reply)
-    db = Database(database.url("ingest"), size=4, application_name="test")
-    await db.open()
-    inbox = SeenInbox(db)
-    await inbox.keep_partitions(24)
-    known = Descriptions()
-    service = Service(
-        routes,
-        broker.link("ingest"),
-        inbox,
-        lambda call: deps_of(call, SETTINGS, vault, known),
-        registry=CollectorRegistry(),
-    )
-    await service.start()
-    try:
-        yield Process(requester, inbox)
-    finally:
-        await service.stop(5)
-        await db.close()
-        broker.close()
+    guesses: list[bool] = []
+    async with front_of(database, vault, make_inbox=lambda db: SeenInbox(db, guesses)) as front:
+        yield Process(front, guesses)
 
 
 @pytest.fixture
