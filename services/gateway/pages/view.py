@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def render(template: str, **values: Any) -> bytes:
     return _environment().get_template(template).render(values).encode()
 
 
-@cache
+@lru_cache(256)  # names come from anybody
 def static_file(name: str) -> tuple[bytes, str, str] | None:
     """A file under static/: its bytes, its content type and a short hash; None when there is none."""
     path = STATIC / name

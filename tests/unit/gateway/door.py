@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp import web
 from multidict import CIMultiDict
 
 from services.gateway.http.app import make_app
@@ -95,11 +96,13 @@ def settings(**more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def open_house(vault: Vault, **more: Any) -> AsyncIterator[House]:
+async def open_house(
+    vault: Vault, add_pages: Callable[[web.Application, Gateway], None] | None = None, **more: Any
+) -> AsyncIterator[House]:
     """A gateway on a free port until the end of the block."""
     services = Services(vault)
     chosen = settings(**more)
-    app = make_app(services, vault, chosen)
+    app = make_app(services, vault, chosen, add_pages=add_pages)
     door = Door(app, chosen)
     await door.open()
     try:
