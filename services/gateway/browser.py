@@ -110,7 +110,7 @@ class BrowserSessions:
             await self._end(record.principal, incoming)
             raise
         try:
-            await self._drop(incoming)
+            await self._drop(incoming, but=record.principal.via)
         except Unavailable as error:
             log.warning("old_browser_session_kept", reason=error.detail)
         return self._cookie(incoming, new, LIFE_SECONDS)
@@ -211,8 +211,11 @@ class BrowserSessions:
             min(now + KEPT_SECONDS, renewal, record.access_until, record.until),
         )
 
-    async def _drop(self, incoming: Incoming) -> None:
-        """End what this browser has; it is over as soon as either Redis or auth knows."""
+    async def _drop(self, incoming: Incoming, but: str = "") -> None:
+        """End what this browser has; it is over as soon as either Redis or auth knows.
+
+        A form that was sent twice opened one session: it has two records, and is not to end (`but`).
+        """
         given = self._given(incoming.headers, incoming.secure)
         if given is None:
             return
@@ -226,6 +229,8 @@ class BrowserSessions:
             is_over = True
         except Unavailable:
             is_over = False
+        if principal is not None and principal.via == but:
+            return
         is_told = principal is not None and await self._end(principal, incoming)
         if not (is_over or is_told):
             raise Unavailable(AWAY)

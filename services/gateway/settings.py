@@ -51,7 +51,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         note("how long a connection may be silent between requests; above that of a proxy in front", gt=0),
     ] = 15.0
     rate_sign_in: Annotated[
-        str, note("sign-ins, sign-ups and setups of an address: at once/seconds until as many again; 0: no limit")
+        str, note("sign-ins and sign-ups of an address: at once/seconds until as many again; 0: no limit")
     ] = "60/60"
     rate_anonymous: Annotated[str, note("as RATE_SIGN_IN, other requests of an address without a token")] = (
         "1200/60"

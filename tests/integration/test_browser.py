@@ -168,6 +168,21 @@ async def test_every_sign_in_has_a_new_id_and_ends_what_the_browser_had(
     assert (await caller(browser, second)).kind == "user"
 
 
+async def test_a_sign_in_that_was_sent_twice_signs_nobody_out(
+    browser: BrowserSessions, make: Make, auth: Auth, clock: Clock
+) -> None:
+    opened = auth.open()
+    first = cookie(await browser.open(incoming(), opened))
+    second = cookie(await browser.open(incoming(first), opened))
+    third = cookie(await make().open(incoming(), opened))
+    assert auth.ended == []
+    assert await caller(browser, first) == ANONYMOUS
+    for _ in range(3):
+        clock.now += TOKEN_SECONDS
+        assert (await caller(browser, second)).kind == "user"
+        assert (await caller(make(), third)).kind == "user"
+
+
 async def test_an_id_that_was_chosen_for_the_browser_is_never_used(
     browser: BrowserSessions, auth: Auth
 ) -> None:
