@@ -175,6 +175,7 @@ class Before:
     submission: str
     foreign: dict[str, Any]
     csv: Path
+    refresh_token: str
 
     @property
     def path(self) -> str:
@@ -187,6 +188,11 @@ class Before:
         return self.me | {"Idempotency_Key": f"before-{self.made['id']}"}
 
 
+def named(person: dict[str, str]) -> dict[str, str]:
+    """As one signs in."""
+    return {"name": person["POSTHOUSE_NAME"], "password": person["POSTHOUSE_PASSWORD"]}
+
+
 def used(source: OwnPosthouse, person: dict[str, str], token: str, csv: Path) -> Before:
     """A dataset, an import, a write with a key, one for which nobody waits, a service of somebody else."""
     csv.write_text(IMPORTED)
@@ -194,7 +200,9 @@ def used(source: OwnPosthouse, person: dict[str, str], token: str, csv: Path) ->
     added = json.loads(source.run("account", "add", "kiosk", "--handles", "kiosk.show", "--json").stdout)
     made = source.ask("/v1/datasets", {"name": "busy", "variables": [{"tag": "temp"}]}, token)
     body = [{"at": "2026-05-05T00:00:00Z", "values": {"temp": -1}}]
-    before = Before(made, person, {"Authorization": f"Bearer {token}"}, body, (0, None), "", added, csv)
+    me = {"Authorization": f"Bearer {token}"}
+    refresh = ask(source, "/v1/sessions", named(person))[1]["refresh_token"]
+    before = Before(made, person, me, body, (0, None), "", added, csv, refresh)
     before.keyed = ask(source, f"{before.path}/readings", body, **before.key)
     queued = ask(source, f"{before.path}/readings", body, **before.me, Prefer="respond-async")
     before.submission = queued[1]["submission"]
@@ -263,10 +271,11 @@ async def the_rest_is_the_same(elsewhere: Checkout, source: OwnPosthouse, before
 
 def everybody_is_known(elsewhere: Checkout, before: Before) -> None:
     """By password, by the token they have, by the key of a repeat, by what they were promised."""
-    named = {"name": before.person["POSTHOUSE_NAME"], "password": before.person["POSTHOUSE_PASSWORD"]}
-    status, session = ask(elsewhere, "/v1/sessions", named)
+    status, session = ask(elsewhere, "/v1/sessions", named(before.person))
     assert (status // 100, bool(session["access_token"])) == (2, True)
     assert ask(elsewhere, before.path, **before.me)[0] == 200
+    status, renewed = ask(elsewhere, "/v1/sessions/refresh", {"refresh_token": before.refresh_token})
+    assert (status // 100, bool(renewed["access_token"])) == (2, True)
     assert ask(elsewhere, f"{before.path}/readings", before.body, **before.key) == before.keyed
     promised = ask(elsewhere, f"/v1/submissions/{before.submission}", **before.me)[1]
     assert promised["state"] == "stored"
