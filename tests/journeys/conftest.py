@@ -59,7 +59,8 @@ class Posthouse:
             headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+            said = answer.read()
+            return json.loads(said) if said else None
 
     def run(self, *arguments: str, seconds: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
         """`./posthouse <arguments>`; `more` is added to its environment."""

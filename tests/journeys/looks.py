@@ -9,6 +9,7 @@ from typing import Literal
 from playwright.async_api import Browser, Page
 
 from tests.journeys.browser import Theme, look_at, pictures_place
+from tests.journeys.weather import charts_drawn, file_chosen, file_imported, keys_revealed, row_added
 
 SIZES = ((390, 844), (1440, 900))
 THEMES: tuple[Theme, ...] = ("light", "dark")
@@ -49,4 +50,19 @@ LOOKS = (
     Look("users", "/users"),
     Look("user-delete", "/users/{user}/delete"),
     Look("not-found", "/nowhere", status=404),
+    Look("datasets", "/", before=keys_revealed),
+    Look("datasets-none-fits", "/?q=attic"),
+    Look("dataset", "/datasets/{weather}", before=charts_drawn),
+    Look("dataset-public", "/datasets/{weather}?range=all", "nobody", before=charts_drawn),
+    Look("dataset-range-empty", "/datasets/{weather}?start=2020-01-01&end=2020-01-02"),
+    Look("dataset-empty", "/datasets/{greenhouse}"),
+    Look("dataset-missing", "/datasets/00000000-0000-0000-0000-000000000000", "nobody", status=404),
+    Look("dataset-new", "/datasets/new", before=row_added),
+    Look("dataset-edit", "/datasets/{weather}/edit", before=keys_revealed),
+    Look("dataset-import", "/datasets/{weather}/import"),
+    Look("dataset-import-columns", "/datasets/{bed}/import", before=file_chosen),
+    Look("dataset-imported", "/datasets/{bed}/import", before=file_imported),
+    Look("dataset-export", "/datasets/{weather}/export"),
+    Look("dataset-delete", "/datasets/{weather}/delete"),
+    Look("dataset-new-key", "/datasets/{weather}/keys/write"),
 )
