@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,16 @@ def written(*lines: str, body: bytes = b"") -> bytes:
 
 
 @asynccontextmanager
-async def encrypted(vault: Vault, directory: Path, **more: Any) -> AsyncIterator[Encrypted]:
-    """On free ports until the end of the block."""
+async def encrypted(
+    vault: Vault, directory: Path, *, is_given: bool = True, **more: Any
+) -> AsyncIterator[Encrypted]:
+    """On free ports until the end of the block; its sockets are given, as by the launcher, or its own."""
     pair = make_pair(directory, "first")
-    with socket.create_server(("127.0.0.1", 0)) as beside, socket.create_server(("127.0.0.1", 0)) as main:
-        given = {"port": main.getsockname()[1], "listen_fd": main.detach(), "http_listen_fd": beside.detach()}
-    async with open_house(vault, tls_cert=str(pair.cert), tls_key=str(pair.key), **given, **more) as house:
+    with socket.create_server(("127.0.0.1", 0)) as beside, socket.create_server(("127.0.0.1", 0)) as web:
+        ports = {"port": web.getsockname()[1], "http_port": beside.getsockname()[1]}
+        if is_given:
+            ports |= {"listen_fd": web.detach(), "http_listen_fd": beside.detach()}
+    async with open_house(vault, tls_cert=str(pair.cert), tls_key=str(pair.key), **ports, **more) as house:
         yield Encrypted(house, pair)
 
 
@@ -93,7 +97,7 @@ async def reading_path(one: Encrypted, token: str) -> str:
     return f"/v1/datasets/{made.json['id']}/readings"
 
 
-async def use_it(one: Encrypted) -> None:
+async def everything_is_answered_as_without(one: Encrypted) -> None:
     """Both ways of a request, a stream, many requests in one write, and a body of a megabyte."""
     bearer = f"Authorization: Bearer {one.house.services.token()}"
     path = await reading_path(one, one.house.services.token())
@@ -111,20 +115,6 @@ async def use_it(one: Encrypted) -> None:
     await reader.readuntil(b"\r\n0\r\n\r\n")
     assert (await one.ask("GET /nowhere", link=link)).headers[HSTS]
     writer.close()
-
-
-async def test_everything_is_answered_over_tls_as_without(open_one: Encrypted) -> None:
-    await use_it(open_one)
-
-
-def test_the_same_on_the_loop_that_runs_in_earnest(vault: Vault, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with encrypted(vault, tmp_path) as one:
-            await use_it(one)
-            await renew(one, tmp_path)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
 
 
 async def test_versions_below_1_2_are_refused_and_http_1_1_is_agreed_on(open_one: Encrypted) -> None:
@@ -145,25 +135,6 @@ async def test_versions_below_1_2_are_refused_and_http_1_1_is_agreed_on(open_one
 def shown_to(link: Link) -> str:
     """The name in the certificate a connection was opened with."""
     return name_in(link[1].get_extra_info("ssl_object").getpeercert(binary_form=True))
-
-
-async def renew(one: Encrypted, directory: Path) -> None:
-    """A new pair is put in place while a connection is open."""
-    link = await one.connect()
-    second = make_pair(directory, "second")
-    second.put_in_place_of(one.pair)
-    one.house.door.reload()
-    assert (await one.ask("GET /healthz", link=link)).status == 200
-    newer = await one.connect(second.client())
-    assert (shown_to(link), shown_to(newer)) == ("first", "second")
-    for _, writer in (link, newer):
-        writer.close()
-
-
-async def test_a_renewed_certificate_is_shown_to_those_who_come_later(
-    open_one: Encrypted, tmp_path: Path
-) -> None:
-    await renew(open_one, tmp_path)
 
 
 async def test_a_pair_that_is_broken_never_takes_the_place_of_one_that_works(
@@ -278,54 +249,94 @@ async def test_without_time_to_remember_browsers_are_told_nothing(vault: Vault, 
         assert HSTS not in (await one.ask("GET /healthz")).headers
 
 
-async def test_who_does_not_speak_tls_harms_nobody(vault: Vault, tmp_path: Path) -> None:
-    async with encrypted(vault, tmp_path, header_seconds=0.3) as one:
-        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""):
-            reader, writer = await asyncio.open_connection("127.0.0.1", one.house.door.port)
-            writer.write(said)
-            async with asyncio.timeout(5):
-                with suppress(ConnectionError):
-                    await reader.read()
-            writer.close()
-        assert (await one.ask("GET /healthz")).status == 200
+async def a_renewed_certificate_is_shown_to_those_who_come_later(one: Encrypted) -> None:
+    """A new pair is put in place while a connection is open."""
+    link = await one.connect()
+    second = make_pair(one.pair.cert.parent, "second")
+    second.put_in_place_of(one.pair)
+    one.house.door.reload()
+    assert (await one.ask("GET /healthz", link=link)).status == 200
+    newer = await one.connect(second.client())
+    assert (shown_to(link), shown_to(newer)) == ("first", "second")
+    for _, writer in (link, newer):
+        writer.close()
 
 
-async def test_who_does_not_read_is_cut(vault: Vault, tmp_path: Path) -> None:
-    async with encrypted(vault, tmp_path, idle_seconds=0.5, header_seconds=0.5) as one:
-        ended = asyncio.Event()
-
-        async def endless(_: ExportReadings) -> AsyncIterator[bytes]:
-            try:
-                while True:
-                    yield b"x" * 65_536
-            finally:
-                ended.set()
-
-        one.house.services.parts = endless
-        path = await reading_path(one, token := one.house.services.token())
-        _, writer = await one.connect()
-        writer.write(written(f"GET {path}.csv", f"Authorization: Bearer {token}"))
-        async with asyncio.timeout(20):
-            await ended.wait()
-        writer.transport.abort()
+async def who_does_not_speak_tls_harms_nobody(one: Encrypted) -> None:
+    for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""):
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.house.door.port)
+        writer.write(said)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+    assert (await one.ask("GET /healthz")).status == 200
 
 
-async def test_stopping_fails_no_request_and_no_handshake(vault: Vault, tmp_path: Path) -> None:
-    async with encrypted(vault, tmp_path, quiet_seconds=0.3) as one:
-        services = one.house.services
-        services.hold = asyncio.Event()
-        bearer = f"Authorization: Bearer {services.token()}"
-        running = asyncio.create_task(one.ask("POST /v1/datasets", bearer, JSON, body=b'{"name": "a"}'))
-        await services.holding.wait()
-        handshakes = [asyncio.create_task(one.ask("GET /healthz")) for _ in range(20)]
-        await asyncio.sleep(0)
-        stopping = asyncio.create_task(one.house.door.stop())
-        await one.house.gateway.stopping.wait()
-        services.hold.set()
-        assert (await running).status == 201
-        ended = await asyncio.gather(*handshakes, return_exceptions=True)
-        assert {one.status if isinstance(one, Answer) else type(one) for one in ended} <= {
-            200,
-            ConnectionRefusedError,
-        }
-        await stopping
+async def who_does_not_read_is_cut(one: Encrypted) -> None:
+    ended = asyncio.Event()
+
+    async def endless(_: ExportReadings) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65_536
+        finally:
+            ended.set()
+
+    one.house.services.parts = endless
+    path = await reading_path(one, token := one.house.services.token())
+    _, writer = await one.connect()
+    writer.write(written(f"GET {path}.csv", f"Authorization: Bearer {token}"))
+    async with asyncio.timeout(20):
+        await ended.wait()
+    writer.transport.abort()
+
+
+async def stopping_fails_no_request_and_no_handshake(one: Encrypted) -> None:
+    services = one.house.services
+    services.hold = asyncio.Event()
+    bearer = f"Authorization: Bearer {services.token()}"
+    silent = await one.connect()
+    running = asyncio.create_task(one.ask("POST /v1/datasets", bearer, JSON, body=b'{"name": "a"}'))
+    await services.holding.wait()
+    handshakes = [asyncio.create_task(one.ask("GET /healthz")) for _ in range(20)]
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(one.house.door.stop())
+    await one.house.gateway.stopping.wait()
+    services.hold.set()
+    assert (await running).status == 201
+    ended = await asyncio.gather(*handshakes, return_exceptions=True)
+    kinds = {answer.status if isinstance(answer, Answer) else type(answer) for answer in ended}
+    assert kinds <= {200, ConnectionRefusedError}
+    assert await silent[0].read() == b""
+    await stopping
+    silent[1].close()
+
+
+LIVES: list[tuple[Callable[[Encrypted], Awaitable[None]], dict[str, Any]]] = [
+    (everything_is_answered_as_without, {}),
+    (a_renewed_certificate_is_shown_to_those_who_come_later, {}),
+    (who_does_not_speak_tls_harms_nobody, {"header_seconds": 0.3}),
+    (who_does_not_read_is_cut, {"idle_seconds": 0.5, "header_seconds": 5.0}),
+    (stopping_fails_no_request_and_no_handshake, {"quiet_seconds": 0.3}),
+    (stopping_fails_no_request_and_no_handshake, {"quiet_seconds": 0.3, "is_given": False}),
+]
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@pytest.mark.parametrize(("live", "settings"), LIVES, ids=lambda part: getattr(part, "__name__", ""))
+def test_on_either_loop(
+    vault: Vault,
+    tmp_path: Path,
+    live: Callable[[Encrypted], Awaitable[None]],
+    settings: dict[str, Any],
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def main() -> None:
+        async with encrypted(vault, tmp_path, **settings) as one:
+            await live(one)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
