@@ -26,7 +26,7 @@ from shared.bus.routes import Route, Routes
 from shared.bus.running import MakeDeps, Runner
 from shared.bus.streaming import Streamer
 from shared.bus.verdict import OK, Broker, Ending, Verdict, judge
-from shared.contracts.base import owner_of
+from shared.contracts.base import ANY_ACCOUNT, owner_of
 from shared.contracts.submissions import RefusalBody, Submission
 from shared.logs import local_only
 
@@ -240,7 +240,7 @@ class Service:
         publisher = work.taken.delivery.properties.user_id
         if publisher == self._routes.service:
             return True  # only this service may write to its own wait route
-        if publisher not in place.senders:
+        if publisher not in place.senders and not (publisher and ANY_ACCOUNT in place.senders):
             return False
         principal = work.frame.principal
         return publisher == "gateway" or (principal.kind == "service" and principal.id == publisher)

@@ -31,11 +31,14 @@ class MessageMeta(msgspec.StructMeta):
         return cls
 
 
+ANY_ACCOUNT = "*"
+
+
 class Message(msgspec.Struct, metaclass=MessageMeta):
     """A frozen structure encoded as a msgpack map; evolves only by added fields that have defaults.
 
     `topic` is `<owner>.<snake_name>` and the AMQP routing key; `senders` are the broker accounts that
-    may publish it beside the owner itself (see `may_send`).
+    may publish it beside the owner itself (see `may_send`), or ANY_ACCOUNT for all the broker knows.
     """
 
     topic: ClassVar[str] = ""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from shared.contracts.base import Command, Nothing, Query
+from shared.contracts.base import ANY_ACCOUNT, Command, Nothing, Query
 
 Moment = Annotated[datetime, Meta(tz=True)]
 Level = Literal["debug", "info", "warning", "error", "critical"]
@@ -76,15 +76,12 @@ class KeepLogs(Command[Nothing], topic="worker.keep_logs", senders=frozenset()):
     """Make the partitions of the coming days and drop those past LOG_DAYS; sent by worker to itself."""
 
 
-class StoreLogLines(
-    Command[Nothing],
-    topic="worker.store_log_lines",
-    senders=frozenset({"gateway", "auth", "ingest", "chat"}),
-):
+class StoreLogLines(Command[Nothing], topic="worker.store_log_lines", senders=frozenset({ANY_ACCOUNT})):
     """Keep log lines; published to the log exchange, a few times a second, by every process.
 
-    `ended` are frames that the sender has ended. One message holds lines of one level, and its routing key
-    is `<service>.<level>`; processes of older versions sent lines of all levels together.
+    Any service may log, in the name of its account. `ended` are frames that the sender has ended. One message
+    holds lines of one level, and its routing key is `<service>.<level>`; processes of older versions sent
+    lines of all levels together.
     """
 
     lines: tuple[LogLine, ...] = ()

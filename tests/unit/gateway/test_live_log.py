@@ -247,9 +247,9 @@ async def test_more_lines_at_once_than_anybody_reads_are_counted_instead(
     assert stream.said[-1] == ("skipped", {"lines": 7})
 
 
-async def test_a_message_nobody_can_read_or_nobody_may_send_is_passed_over(house, token, tail, broker):
+async def test_a_message_nobody_can_read_or_nobody_stands_for_is_passed_over(house, token, tail, broker):
     async with followed(house, token) as stream:
-        say(broker, "stranger", ("error", "not ours"))
+        say(broker, "", ("error", "whose"))
         say(broker, "ingest", ("error", "first"))
         old = broker.messages("worker.logs")[-1]
         broker.publish(replace(old, body=b"\xc1"), "ingest")

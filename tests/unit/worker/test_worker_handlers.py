@@ -146,6 +146,23 @@ async def worker(broker: MemoryBroker, shelf: Shelf) -> AsyncIterator[Shipper]:
         broker.close()
 
 
+async def test_a_service_written_elsewhere_logs_as_well_in_the_name_of_its_account() -> None:
+    broker = MemoryBroker([*topology.service_queues("worker", logs=True), *topology.shared_queues()])
+    shelf = Shelf()
+    async with worker(broker, shelf):
+        for principal in ("weather", "ingest"):
+            sender = Shipper(broker.link("weather"), principal)
+            sender.add({"level": "error", "event": f"said as {principal}"})
+            sender.flush()
+        await eventually(lambda: are_dead(broker, 1))
+        await eventually(lambda: has_rows(shelf, 1))
+    assert [(row.service, row.event) for row in shelf.rows] == [(b"weather", b"said as weather")]
+
+
+async def has_rows(shelf: Shelf, count: int) -> bool:
+    return len(shelf.rows) == count
+
+
 async def test_what_goes_wrong_with_storing_lines_is_not_shipped_as_lines() -> None:
     printed = io.StringIO()
     broker = MemoryBroker([*topology.service_queues("worker", logs=True), *topology.shared_queues()])
