@@ -13,24 +13,32 @@ from typing import Any
 import asyncpg
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from services.gateway.browser import BrowserSessions
 from services.gateway.http.app import TABLES, make_app
 from services.gateway.http.endpoint import SAFE
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
+from services.gateway.http.short_way import Exchange, ShortWay
 from services.gateway.http.table import PUBLIC
 from services.gateway.pages.table import add_pages
 from services.gateway.session import Callers
 from services.gateway.tokens import AccessTokens
+from services.ingest.deps import deps_of
+from services.ingest.handlers import routes
+from services.ingest.store.base import Descriptions
 from shared import cache
 from shared.bus import topology
+from shared.bus.inbox import PostgresInbox
 from shared.bus.memory import MemoryBroker
 from shared.bus.requester import BusRequester
 from shared.bus.requests import Caller
+from shared.bus.service import Service
 from shared.contracts.auth import ListSigningKeys, SessionOpened
+from shared.db import Database
 from shared.vault import Vault
-from tests.integration.test_ingest_bus import process
+from tests.integration.ingest_service import SETTINGS
 from tests.servers import Place, cloned_database
 from tests.unit.gateway.browsers import cookie, incoming
 from tests.unit.gateway.door import House, read_answer, settings
@@ -118,6 +126,11 @@ class World:
         finally:
             await connection.close()
 
+    def filled(self, template: str) -> str:
+        """A path of a template."""
+        path = template.replace("{kind}", "read").replace("{entry}", "1")
+        return re.sub(r"\{\w+\}", self.dataset, path)
+
     def writes(self) -> list[tuple[str, str, bytes]]:
         """Changes of every kind to one dataset."""
         path = f"/v1/datasets/{self.dataset}"
@@ -130,6 +143,26 @@ class World:
             ("DELETE", f"{path}/readings?all=true", b""),
             ("DELETE", path, b""),
         ]
+
+
+@asynccontextmanager
+async def _ingest(broker: MemoryBroker, place: Place, vault: Vault) -> AsyncIterator[None]:
+    database = Database(place.url("ingest"), size=4, application_name="test")
+    await database.open()
+    inbox = PostgresInbox(database)
+    await inbox.keep_partitions(24)
+    known = Descriptions()
+    service = Service(
+        routes,
+        broker.link("ingest"),
+        inbox,
+        lambda call: deps_of(call, SETTINGS, vault, known),
+        registry=CollectorRegistry(),
+    )
+    await service.start()
+    yield
+    await service.stop(5)
+    await database.close()
 
 
 @asynccontextmanager
@@ -148,7 +181,7 @@ async def a_world(template: Place, vault: Vault, redis_url: str) -> AsyncIterato
     door = Door(app, chosen)
     opened = SessionOpened(access_token=vault.seal(people.token(), "auth.token"), expires_in=300)
     try:
-        async with cloned_database(template) as place, process(broker, place.url("ingest"), vault):
+        async with cloned_database(template) as place, _ingest(broker, place, vault):
             await door.open()
             house = House(door, people, app[GATEWAY])
             yield World(house, app, cookie(await browser.open(incoming(), opened)), place)
@@ -180,16 +213,33 @@ async def attack(world: World) -> dict[str, int]:
     return statuses
 
 
-async def test_another_site_changes_nothing(world: World) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each request that was looked at, whether it went the short way."""
+    found: list[bool] = []
+    look = ShortWay.exchange
+
+    def spy(self: ShortWay, *arguments: Any) -> Exchange | None:
+        exchange = look(self, *arguments)
+        found.append(exchange is not None)
+        return exchange
+
+    monkeypatch.setattr(ShortWay, "exchange", spy)
+    return found
+
+
+async def test_another_site_changes_nothing(world: World, short: list[bool]) -> None:
     ours = {"Sec-Fetch-Site": "same-origin"}
     reading = ("POST", f"/v1/datasets/{world.dataset}/readings", JSON, b'{"values": {"t": 1}}')
-    for short in (False, True):  # the short way has seen these paths and this caller
-        assert await world.send(*reading, short=short, **ours) == 201
+    for is_short in (False, True):  # the short way has seen this path and this caller
+        assert await world.send(*reading, short=is_short, **ours) == 201
+        assert short[-1] is is_short
     before = await world.state()
     statuses = await attack(world)
     assert await world.state() == before
     assert statuses.keys() == {"403"}
-    print(f"\nS12: {statuses['403']} requests of {len(SITES)} kinds of other sites, state changes 0")
+    kinds = f"{len(SITES)} kinds of other sites, {sum(short)} on the short way"
+    print(f"\nS12: {statuses['403']} requests of {kinds}, state changes 0")
 
 
 async def test_the_same_requests_change_things_when_nobody_looks_where_they_come_from(
@@ -218,8 +268,7 @@ async def test_every_route_that_changes_anything_refuses_another_site(world: Wor
     rows = [row for table in TABLES for row in table.rows if row.method not in SAFE and row.who is not PUBLIC]
     assert len(rows) > 10
     for row in rows:
-        path = row.template.replace("{kind}", "read").replace("{entry}", "1")
-        path = re.sub(r"\{\w+\}", world.dataset, path)
+        path = world.filled(row.template)
         for headers in SITES.values():
             status = await world.send(row.method, path, JSON, b"{}", short=False, **headers)
             assert status == 403, (row.method, path, headers)
@@ -232,6 +281,7 @@ async def test_every_form_of_every_page_refuses_another_site_signed_in_or_not(wo
         path = route.resource.canonical if route.resource is not None else ""
         if route.method in (*SAFE, "*") or (route.method, path) in rows or path.startswith("/v1/"):
             continue
+        path = world.filled(path)
         for world.cookie in (signed_in, "theme=dark"):
             for headers in SITES.values():
                 status = await world.send(route.method, path, FORM, b"a=b", short=False, **headers)
