@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Any
+from uuid import UUID, uuid4
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.gateway import session, tokens
 from services.gateway.http.problems import Turned
+from services.gateway.readiness import learn_signing_keys
 from services.gateway.session import Callers
 from shared.bus.ids import uuid7
 from shared.bus.requests import Caller, Unavailable
@@ -217,6 +222,68 @@ async def test_a_key_is_no_token(services: Services, callers: Callers) -> None:
     key, _ = await a_key(services)
     await callers.identify({"X-API-Key": key})
     assert callers.at_once({"Authorization": key}) is None
+
+
+class Ending(Services):
+    """Auth that knows of ended sessions."""
+
+    def __init__(self, vault: Vault) -> None:
+        super().__init__(vault)
+        self.ended: tuple[UUID, ...] = ()
+        self.heard = asyncio.Event()
+
+    async def ask(self, message: Any, caller: Caller) -> Any:
+        """The keys, and with them which sessions have ended."""
+        reply = await super().ask(message, caller)
+        if isinstance(message, ListSigningKeys):
+            self.heard.set()
+            return msgspec.structs.replace(reply, ended=self.ended)
+        return reply
+
+
+async def test_tokens_of_an_ended_session_open_nothing_any_more(
+    services: Services, callers: Callers, clock: Clock
+) -> None:
+    mine, other = services.token(sid="s1"), services.token(sid="s2")
+    for token in (mine, other):
+        await callers.identify(bearer(token))
+    callers.drop_sessions(["s1"])
+    assert callers.at_once(bearer(mine)) is None
+    for token in (mine, services.token(sid="s1")):
+        with pytest.raises(Turned) as refused:
+            await callers.identify(bearer(token))
+        assert refused.value.status == 401
+    assert callers.at_once(bearer(other)) is not None
+
+
+async def test_ends_nobody_heard_of_are_asked_for_when_events_may_have_been_missed(vault: Vault) -> None:
+    services, session_id = Ending(vault), uuid4()
+    callers = Callers(services, vault)
+    asking = asyncio.create_task(learn_signing_keys(callers))
+    async with asyncio.timeout(10):
+        await services.heard.wait()
+        token = bearer(services.token(sid=str(session_id)))
+        assert (await callers.identify(token)).kind == "user"
+        services.ended = (session_id,)
+        services.heard.clear()
+        callers.drop_all()
+        await services.heard.wait()
+    with pytest.raises(Turned):
+        await callers.identify(token)
+    asking.cancel()
+
+
+async def test_ended_sessions_are_remembered_as_long_as_a_token_may_live_and_no_more_than_fit(
+    services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tokens.AccessTokens(services, clock)
+    known.end_sessions(["s1"])
+    clock.now += tokens.ENDED_SECONDS + 1
+    known.end_sessions(["s2"])
+    assert [known.has_ended(name) for name in ("s1", "s2")] == [False, True]
+    monkeypatch.setattr(tokens, "KEPT_ENDED", 3)
+    known.end_sessions(f"s{number}" for number in range(10))
+    assert [known.has_ended(f"s{number}") for number in range(10)] == [False] * 7 + [True] * 3
 
 
 async def test_memory_is_bounded(
