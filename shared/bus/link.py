@@ -103,6 +103,10 @@ class Link(Protocol):
         """Whether publishing and consuming both work now."""
 
     @property
+    def can_send(self) -> bool:
+        """Whether `send` has a connection now."""
+
+    @property
     def reply_address(self) -> str:
         """The name of this connection's reply queue, fresh at every connect; empty while there is none."""
 

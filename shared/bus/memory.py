@@ -252,6 +252,11 @@ class MemoryLink:
         self._private: list[Callable[[], None]] = []
 
     @property
+    def can_send(self) -> bool:
+        """Whether the connection is there."""
+        return self.up
+
+    @property
     def reply_address(self) -> str:
         """The name of the reply queue."""
         return self._reply[1] if self._reply and self.up else ""

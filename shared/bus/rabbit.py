@@ -94,6 +94,11 @@ class RabbitLink:
         )
 
     @property
+    def can_send(self) -> bool:
+        """As `Link.can_send`."""
+        return self._logging is not None
+
+    @property
     def missing(self) -> list[str]:
         """Queues this link should take from and does not."""
         return [each.queue for each in self._subscriptions if not each.attached]

@@ -97,7 +97,7 @@ class Shipper:
         """Send for ever what was added."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            if self._link.up:  # what is said about a lost connection waits for the next one
+            if self._link.can_send:  # what is said about a lost connection waits for the next one
                 self.flush()
 
     def flush(self) -> None:

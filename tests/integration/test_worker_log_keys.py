@@ -72,7 +72,37 @@ async def test_a_queue_of_ones_own_gets_the_level_it_is_bound_to(
     await eventually(lambda: holds(ingest, {"worker.logs": 2, "mine": 1}))
 
 
+class Asked(RabbitLink):
+    """Counts how often somebody wanted to send."""
+
+    asked = 0
+
+    @property
+    def can_send(self) -> bool:
+        self.asked += 1
+        return super().can_send
+
+
+async def was_asked(link: Asked) -> bool:
+    return link.asked >= 2
+
+
+async def test_what_is_said_while_there_is_no_broker_is_shipped_once_there_is(broker: VirtualHost) -> None:
+    link = Asked(broker.url("ingest"), "ingest")
+    shipper = Shipper(link, "ingest")
+    running = asyncio.create_task(shipper.run())
+    shipper.add({"level": "error", "event": "no broker"})
+    await eventually(lambda: was_asked(link))
+    link.start()
+    await eventually(lambda: holds(link, {"mine": 1}))
+    assert not shipper.dropped
+    running.cancel()
+    await link.close()
+
+
 async def holds(link: RabbitLink, counts: dict[str, int]) -> bool:
+    if not link.up:
+        return False
     found = await link.depths(tuple(counts))
     return {name: depth and depth[0] for name, depth in found.items()} == counts
 
