@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import ssl
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-
-from deploy.cli.trust import trust
+from cryptography.x509 import load_pem_x509_certificate
 
 FREE_BYTES = 1 << 30
 FULL = 0.8  # of what a queue may hold, above which the gateway turns commands away
 SECONDS = 10.0
+RENEW_BEFORE = timedelta(days=14)
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,35 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
 
 async def _gateway(environment: Mapping[str, str]) -> list[Finding]:
     url = environment["POSTHOUSE_URL"] + "/readyz"
-    connector = aiohttp.TCPConnector(ssl=trust(environment["POSTHOUSE_URL"], environment))
-    async with aiohttp.ClientSession(connector=connector) as http, http.get(url) as answer:
+    # Nothing secret is asked; the certificate is looked at by itself.
+    async with aiohttp.ClientSession() as http, http.get(url, ssl=False) as answer:
         missing = (await answer.json()).get("missing", {})
     if not missing:
         return [Finding("gateway", "ready")]
     return [
         Finding("gateway", f"waits for {n}: {why}", f"./posthouse logs {n}") for n, why in missing.items()
     ]
+
+
+async def _certificate(environment: Mapping[str, str]) -> list[Finding]:
+    file = environment.get("POSTHOUSE_TLS_CERT")
+    return await asyncio.to_thread(_shown, environment["POSTHOUSE_URL"], Path(file)) if file else []
+
+
+def _shown(url: str, file: Path) -> list[Finding]:
+    parts = urlsplit(url)
+    shown = ssl.get_server_certificate((parts.hostname or "", parts.port or 443), timeout=SECONDS)
+    return judged(shown.encode(), file.read_bytes(), datetime.now(UTC))
+
+
+def judged(shown: bytes, kept: bytes, now: datetime) -> list[Finding]:
+    """What is to be said of the certificate the gateways show, beside the one in the file."""
+    used = load_pem_x509_certificate(shown)
+    words = f"good until {used.not_valid_after_utc:%Y-%m-%d}"
+    if used != load_pem_x509_certificate(kept):
+        return [Finding("certificate", f"{words}, and not the one in the file", "./posthouse reload")]
+    is_old = used.not_valid_after_utc - now < RENEW_BEFORE
+    return [Finding("certificate", words, "Renew it, then ./posthouse reload." if is_old else "")]
 
 
 async def _postgres(environment: Mapping[str, str]) -> list[Finding]:
@@ -176,6 +200,7 @@ def _readable(environment: Mapping[str, str]) -> list[Finding]:
 
 CHECKS: dict[str, Check] = {
     "gateway": _gateway,
+    "certificate": _certificate,
     "postgres": _postgres,
     "rabbitmq": _rabbitmq,
     "disk": _disk,

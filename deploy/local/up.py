@@ -242,7 +242,14 @@ def summary(instance: Instance, services: Services, servers: Servers) -> list[st
 def _elsewhere(services: Services) -> str:
     """What other machines call: an address tells more than 0.0.0.0."""
     found = elsewhere(services.web_url, services.web_host)
-    return f"{found}/" if found and found != services.web_url else ""
+    if not found:
+        return ""
+    warning = (
+        ""
+        if found.startswith("https:")
+        else "   not encrypted: set POSTHOUSE_TLS_CERT or put a proxy in front"
+    )
+    return f"{found}/{warning}"
 
 
 def _management(instance: Instance, servers: Servers) -> str:

@@ -211,6 +211,7 @@ async def test_devices_come_by_mqtt_and_by_plain_http_and_people_do_not(opened: 
 async def test_commands_of_this_machine_find_their_way_over_tls(opened: Opened, tmp_path: Path) -> None:
     doctor = opened.posthouse.run("doctor")
     assert "ok     gateway" in doctor.stdout, doctor.stdout + doctor.stderr
+    assert "ok     certificate" in doctor.stdout
     file = tmp_path / "temps.csv"
     file.write_text("at,temp\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,2\n")
     named = {"POSTHOUSE_NAME": ANN["name"], "POSTHOUSE_PASSWORD": ANN["password"]}
@@ -271,7 +272,7 @@ class Askers:
                         break
 
 
-async def test_a_certificate_is_exchanged_by_sighup_and_nobody_notices(opened: Opened) -> None:
+async def test_a_certificate_is_exchanged_and_a_gateway_stopped_and_nobody_notices(opened: Opened) -> None:
     directory = opened.pair.cert.parent
     first = make_pair(directory / "..", "copy")
     opened.pair.put_in_place_of(first)
@@ -301,6 +302,8 @@ async def test_a_certificate_is_exchanged_by_sighup_and_nobody_notices(opened: O
     first.put_in_place_of(opened.pair)
     assert opened.posthouse.run("reload").returncode == 0
     await until_it_is(lambda: is_shown("first"), "the first certificate is shown again", 20)
+    ended = opened.posthouse.kill("gateway-2", signal.SIGTERM)
+    await opened.posthouse.another("gateway-2", ended)
     await askers.more(50)
     askers.stop()
     await running
