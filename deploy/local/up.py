@@ -244,12 +244,8 @@ def _elsewhere(services: Services) -> str:
     found = elsewhere(services.web_url, services.web_host)
     if not found:
         return ""
-    warning = (
-        ""
-        if found.startswith("https:")
-        else "   not encrypted: set POSTHOUSE_TLS_CERT or put a proxy in front"
-    )
-    return f"{found}/{warning}"
+    is_safe = found.startswith("https:")
+    return f"{found}/" + ("" if is_safe else "   not encrypted: set POSTHOUSE_TLS_CERT or use a proxy")
 
 
 def _management(instance: Instance, servers: Servers) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -11,7 +12,14 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from shared.settings import BadSettings
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]
-Networks = tuple[IPv4Network | IPv6Network, ...]
+KEPT = 4_096
+
+
+class Networks(tuple[IPv4Network | IPv6Network, ...]):
+    """Addresses and networks; told apart by identity, as hashing them costs more than looking into them."""
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 class Peer(NamedTuple):
@@ -19,7 +27,7 @@ class Peer(NamedTuple):
 
     address: str = ""
     is_tls: bool = False
-    proxies: Networks = ()
+    proxies: Networks = Networks()
 
     @property
     def is_proxy(self) -> bool:
@@ -28,27 +36,21 @@ class Peer(NamedTuple):
 
     def client(self, headers: Headers) -> str:
         """The nearest address that is not one of our own proxies: further ones anybody can invent."""
-        nearest = self.address
         if not self.proxies:
-            return nearest
-        for hop in reversed(_listed(headers, X_FORWARDED_FOR)):
-            address = _address(hop)
-            if address is None:
-                break
-            nearest = str(address)
-            if not _is_in(address, self.proxies):
-                break
-        return nearest
+            return self.address
+        return _nearest(self.address, _all(headers, X_FORWARDED_FOR), self.proxies)
 
     def is_secure(self, headers: Headers) -> bool:
         """Whether the client's own connection is encrypted: here, or as the nearest proxy says."""
-        return self.is_tls or (bool(self.proxies) and _listed(headers, X_FORWARDED_PROTO)[-1:] == ["https"])
+        if self.is_tls or not self.proxies:
+            return self.is_tls
+        return _all(headers, X_FORWARDED_PROTO).rpartition(",")[2].strip() == "https"
 
 
 def networks(text: str) -> Networks:
     """Addresses and networks separated by spaces; raises BadSettings."""
     try:
-        return tuple(ip_network(part, strict=False) for part in text.split())
+        return Networks(ip_network(part, strict=False) for part in text.split())
     except ValueError as error:
         raise BadSettings(f"POSTHOUSE_TRUSTED_PROXIES: {error}") from error
 
@@ -58,7 +60,7 @@ def peer_of(address: str, is_tls: bool, trusted: Networks) -> Peer:
     known = _address(address)
     if known is None:
         return Peer(address, is_tls)
-    return Peer(str(known), is_tls, trusted if _is_in(known, trusted) else ())
+    return Peer(str(known), is_tls, trusted if _is_in(known, trusted) else Networks())
 
 
 def is_loopback(text: str) -> bool:
@@ -76,8 +78,21 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _listed(headers: Headers, name: str) -> list[str]:
-    return [part.strip() for part in ",".join(headers.getall(name, ())).split(",") if part.strip()]
+def _all(headers: Headers, name: str) -> str:
+    """Lines of one name are one list (RFC 9110, 5.2)."""
+    return ",".join(headers.getall(name, ()))
+
+
+@lru_cache(KEPT)
+def _nearest(address: str, forwarded: str, proxies: Networks) -> str:
+    for hop in reversed([hop.strip() for hop in forwarded.split(",") if hop.strip()]):
+        known = _address(hop)
+        if known is None:
+            break
+        address = str(known)
+        if not _is_in(known, proxies):
+            break
+    return address
 
 
 def _is_in(address: IPv4Address | IPv6Address, trusted: Networks) -> bool:

@@ -8,7 +8,7 @@ from multidict import CIMultiDict
 from deploy.identity import new_secret_key, setup_code
 from services.gateway.http.elsewhere import is_elsewhere, is_setup_code
 from services.gateway.http.incoming import Incoming
-from services.gateway.http.proxies import Peer, networks, peer_of
+from services.gateway.http.proxies import Networks, Peer, networks, peer_of
 from shared.vault import Vault
 from tests.unit.gateway.door import House, open_house
 
@@ -19,7 +19,7 @@ FORWARDED = {"X-Forwarded-For": "203.0.113.7"}
 def incoming(address: str = "127.0.0.1", host: str = "127.0.0.1:8080", **headers: str) -> Incoming:
     """A request over a connection from there."""
     fields = CIMultiDict({"Host": host} | {name.replace("_", "-"): value for name, value in headers.items()})
-    return Incoming("GET", fields, "", peer_of(address, False, ()))
+    return Incoming("GET", fields, "", peer_of(address, False, Networks()))
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_encryption_is_believed_from_our_proxies_only() -> None:
     assert secure(ours, "https")
     assert secure(ours, "http", "https")
     assert not any((secure(ours), secure(ours, "http"), secure(ours, "https", "http")))
-    assert secure(peer_of("192.0.2.2", True, ()))
+    assert secure(peer_of("192.0.2.2", True, Networks()))
