@@ -62,12 +62,16 @@ from shared.contracts.ingest import (
     WriteReadings,
 )
 from shared.contracts.submissions import GetSubmission, RefusalBody, Submission
+from shared.contracts.worker import ListLogLines, LogPage, StoredLine
 from shared.errors import Conflict, Forbidden, NotFound, Refusal, Unauthorized
 from shared.vault import Vault
 from tests.unit.gateway.people import opened, people
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ABOUT = About(service="chat", version="1", commit="c", since=NOON, waiting=0, running=0, held=0, process="p")
+LINE = StoredLine(
+    at=NOON, level="error", service="ingest", event="lost", request_id="r1", trace_id="", fields={"count": 3}
+)
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -117,6 +121,7 @@ class Services:
             DeleteReadings: self._clear,
             GetLedger: self._ledger,
             GetImport: lambda q, c: ImportPosition(source=q.source, position=0),
+            ListLogLines: lambda q, c: LogPage(items=(LINE,), next=None),
             **people(vault, self.token),
         }
 

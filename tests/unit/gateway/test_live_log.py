@@ -20,6 +20,7 @@ from shared.bus.memory import MemoryBroker, MemoryLink
 from shared.bus.shipping import Shipper
 from shared.bus.verdict import Ending
 from shared.contracts.base import Principal
+from shared.contracts.worker import ListLogLines
 from tests.unit.gateway.door import House, open_house
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -168,6 +169,26 @@ async def test_lines_of_an_older_process_are_followed_too(house, token, tail, br
         say(broker, "ingest", ("error", "f"))
         await stream.until(lambda: len(stream.said) == 2)
     assert [line["event"] for _, line in stream.said] == ["e", "f"]
+
+
+async def test_the_stored_log_is_asked_for_what_the_address_says(house, token):
+    answer = await house.request(
+        "GET",
+        f"/v1/logs?service=ingest&level=warning&trace_id={TRACE}&q=a%25b&since=2026-01-01T01:00:00%2B01:00&limit=5",
+        token=token,
+    )
+    assert answer.json["items"][0]["at"] == "2026-01-31T12:00:00.000000Z"
+    asked, caller = house.services.last(ListLogLines)
+    assert (asked.service, asked.level, asked.trace_id, asked.q) == ("ingest", "warning", TRACE, "a%b")
+    assert (asked.since.isoformat(), asked.limit) == ("2026-01-01T00:00:00+00:00", 5)
+    assert caller.principal.roles == ("administrator",)
+    answer = await house.request(
+        "GET", "/v1/logs?level=loud&limit=0&since=now&trace_id=x&text=y", token=token
+    )
+    assert answer.status == 422
+    mistakes = {error["path"] for error in answer.json["errors"]}
+    assert mistakes == {"level", "limit", "since", "trace_id", "text"}
+    assert (await house.request("GET", "/v1/logs")).status == 401
 
 
 async def test_only_administrators_follow_and_mistakes_are_told(house, tail):
