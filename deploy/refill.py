@@ -21,7 +21,7 @@ from deploy.local import settings as configuration
 from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
 from deploy.local.postgres import split_password, tool
-from deploy.tally import tables, tally
+from deploy.tally import NO_LIMITS, tables, tally
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -30,14 +30,14 @@ ROLE = re.compile(r"posthouse_[a-z_]+\Z")
 
 
 class NotRefilled(Exception):
-    """Why, in one sentence; the database is as it was before."""
+    """Why, in one sentence."""
 
 
 async def refill(backup: Reader, environment: Mapping[str, str]) -> None:
     """Restore, compare with the manifest, bring to the shape of this version; raises NotRefilled."""
     url = environment["POSTHOUSE_DATABASE_URL"]
     await create_database(url)
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=10, server_settings=NO_LIMITS)
     try:
         await _must_be_empty(connection)
         await _make_roles(connection, backup.manifest["roles"])

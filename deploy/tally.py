@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Tally = dict[str, Any]
 # Figures are compared as texts: the settings that shape them are fixed.
 _FIXED = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'; SET LOCAL extra_float_digits = 1"
+NO_LIMITS = {"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+"""For a connection that reads everything, or waits beside one that does."""
 _TABLES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

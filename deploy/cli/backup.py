@@ -28,7 +28,7 @@ from deploy.local.errors import Failure
 from deploy.local.instance import ROOT, Instance
 from deploy.local.postgres import split_password, tool
 from deploy.local.rabbitmq import ADMIN
-from deploy.tally import Tally, tables, tally
+from deploy.tally import NO_LIMITS, Tally, tables, tally
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -289,8 +289,8 @@ async def _database(environment: Mapping[str, str]) -> AsyncIterator[Database]:
 
     url = environment["POSTHOUSE_DATABASE_URL"]
     try:
-        guard = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
+        guard = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=NO_LIMITS)
+        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings=NO_LIMITS)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise Stopped(
             f"PostgreSQL does not answer ({error}): a backup is taken while Posthouse runs."

@@ -8,7 +8,7 @@ from typing import Literal
 
 from playwright.async_api import Browser, Page
 
-from tests.journeys.browser import Theme, look_at, pictures_place
+from tests.journeys.browser import Theme, look_at, noticed, pictures_place
 from tests.journeys.weather import charts_drawn, file_chosen, file_imported, keys_revealed, row_added
 
 SIZES = ((390, 844), (1440, 900))
@@ -39,11 +39,45 @@ async def take(browser: Browser, page: Page, name: str, theme: Theme) -> None:
     assert not picture.is_empty, f"{name} is {picture}"
 
 
+async def mistaken(page: Page) -> None:
+    """A form that comes back with what is wrong."""
+    noticed(page).allow(422, "/settings")
+    for name in ("current_password", "password", "password_again"):
+        await page.locator(f"#{name}").fill("passwordpassword")
+    await page.get_by_role("button", name="Change the password").click()
+    await page.locator(".wrong").first.wait_for()
+
+
+async def refused(page: Page) -> None:
+    """Somebody who is not let in."""
+    noticed(page).allow(422, "/login")
+    for name in ("name", "password"):
+        await page.locator(f"#{name}").fill("whoever that is")
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await page.get_by_role("alert").wait_for()
+
+
+async def invited(page: Page) -> None:
+    """The link that is shown once."""
+    await page.get_by_role("button", name="Make the link").click()
+    await page.get_by_label("Link of the invitation").wait_for()
+
+
+async def asked(page: Page) -> None:
+    """The question before something is taken away."""
+    await page.get_by_role("button", name="Remove erik as administrator").click()
+    await page.get_by_role("dialog").wait_for()
+
+
 LOOKS = (
     Look("login", "/login", "nobody"),
     Look("sign-up", "/sign-up?invitation=phi_example", "nobody"),
     Look("sign-up-without", "/sign-up", "nobody"),
+    Look("login-refused", "/login", "nobody", before=refused),
     Look("restore", "/restore", "nobody"),
+    Look("settings-mistaken", "/settings", before=mistaken),
+    Look("users-invited", "/users", before=invited),
+    Look("users-asked", "/users", before=asked),
     Look("settings", "/settings"),
     Look("settings-delete", "/settings/delete"),
     Look("sessions", "/sessions"),

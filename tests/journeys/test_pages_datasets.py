@@ -137,6 +137,9 @@ async def test_a_dataset_is_made_fed_and_looked_at(
     await expect(place.locator(".readout .time")).to_contain_text(f"{at:%Y}")
     await expect(place.locator(".readout .time")).to_contain_text("CET")
     await expect(place.locator(".summary")).to_contain_text("3 values · min 40 % · max 42.25 % · last 40 %")
+    drawings = await place.get_attribute("data-drawn")
+    await expect(place).not_to_have_attribute("data-drawn", str(drawings), timeout=LIVE_MS)
+    await expect(place.locator(".readout")).to_contain_text("42.25 %")  # also after it was drawn again
     picture = await look_at(browser, await place.locator("canvas").screenshot())
     assert not picture.is_empty
     await expect(chart(page, "air").locator(".summary")).to_have_text("No values in this range.")
@@ -177,6 +180,20 @@ async def test_a_line_that_is_cut_is_said_and_mended(signed_in: Page, made: Any,
     await page.context.set_offline(False)
     await expect(page.get_by_text("The server cannot be reached")).to_be_hidden(timeout=20_000)
     await expect(place.locator(".summary")).to_contain_text("4 values", timeout=20_000)
+
+
+async def test_what_cannot_be_loaded_can_be_tried_again(signed_in: Page, made: Any, send: Any) -> None:
+    page = signed_in
+    send(made["id"], made["write_key"], readings(1, 2, 3))
+    noticed(page).allow(503, f"/v1/datasets/{made['id']}/readings")
+    problem = json.dumps({"code": "unavailable", "detail": "Something is away."})
+    away = {"status": 503, "content_type": "application/problem+json", "body": problem}
+    await page.route("**/readings?*", lambda route: route.fulfill(**away))
+    await page.goto(f"/datasets/{made['id']}")
+    await expect(page.get_by_text("The readings could not be loaded: Something is away.")).to_be_visible()
+    await page.unroute("**/readings?*")
+    await page.get_by_role("button", name="Try again").click()
+    await expect(chart(page, "Temperature").locator(".summary")).to_contain_text("3 values")
 
 
 async def test_gaps_stay_gaps_and_texts_are_a_list(signed_in: Page, made: Any, send: Any) -> None:

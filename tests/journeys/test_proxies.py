@@ -278,6 +278,17 @@ async def test_http_2_is_spoken_to_those_who_know_it(row: Row, tmp_path: Path, n
     assert (await child.communicate())[0] == b"2 200"
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_is_sent_as_it_happens_is_not_kept_back(row: Row, name: str) -> None:
+    async with (
+        row.proxies[name].client(**row.bearer) as http,
+        http.get("/v1/logs/live", params={"level": "error"}) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
+        async with asyncio.timeout(10):
+            assert b": following\n\n" in await answer.content.readuntil(b": following\n\n")
+
+
 class Clients:
     """Clients of one proxy that read, and that write without a key: what was sent may not be repeated."""
 
