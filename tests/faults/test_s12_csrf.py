@@ -6,14 +6,13 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from services.gateway.browser import BrowserSessions
 from services.gateway.http.app import TABLES, make_app
@@ -25,20 +24,16 @@ from services.gateway.http.table import PUBLIC
 from services.gateway.pages.table import add_pages
 from services.gateway.session import Callers
 from services.gateway.tokens import AccessTokens
-from services.ingest.deps import deps_of
-from services.ingest.handlers import routes
-from services.ingest.store.base import Descriptions
 from shared import cache
 from shared.bus import topology
 from shared.bus.inbox import PostgresInbox
 from shared.bus.memory import MemoryBroker
 from shared.bus.requester import BusRequester
 from shared.bus.requests import Caller
-from shared.bus.service import Service
 from shared.contracts.auth import ListSigningKeys, SessionOpened
 from shared.db import Database
 from shared.vault import Vault
-from tests.integration.ingest_service import SETTINGS
+from tests.integration.ingest_service import served
 from tests.servers import Place, cloned_database
 from tests.unit.gateway.browsers import cookie, incoming
 from tests.unit.gateway.door import House, read_answer, settings
@@ -146,26 +141,6 @@ class World:
 
 
 @asynccontextmanager
-async def _ingest(broker: MemoryBroker, place: Place, vault: Vault) -> AsyncIterator[None]:
-    database = Database(place.url("ingest"), size=4, application_name="test")
-    await database.open()
-    inbox = PostgresInbox(database)
-    await inbox.keep_partitions(24)
-    known = Descriptions()
-    service = Service(
-        routes,
-        broker.link("ingest"),
-        inbox,
-        lambda call: deps_of(call, SETTINGS, vault, known),
-        registry=CollectorRegistry(),
-    )
-    await service.start()
-    yield
-    await service.stop(5)
-    await database.close()
-
-
-@asynccontextmanager
 async def a_world(template: Place, vault: Vault, redis_url: str) -> AsyncIterator[World]:
     broker = MemoryBroker([*topology.service_queues("ingest"), *topology.shared_queues()])
     link = broker.link("gateway")
@@ -181,7 +156,9 @@ async def a_world(template: Place, vault: Vault, redis_url: str) -> AsyncIterato
     door = Door(app, chosen)
     opened = SessionOpened(access_token=vault.seal(people.token(), "auth.token"), expires_in=300)
     try:
-        async with cloned_database(template) as place, _ingest(broker, place, vault):
+        async with cloned_database(template) as place, AsyncExitStack() as stack:
+            db = Database(place.url("ingest"), size=4, application_name="test")
+            await stack.enter_async_context(served(broker.link("ingest"), db, PostgresInbox(db), vault))
             await door.open()
             house = House(door, people, app[GATEWAY])
             yield World(house, app, cookie(await browser.open(incoming(), opened)), place)

@@ -168,13 +168,14 @@ async def front_of(
     async with AsyncExitStack() as stack:
         for _ in range(processes):
             db = Database(database.url("ingest"), size=4, application_name="test")
-            await stack.enter_async_context(_served(broker.link("ingest"), db, make_inbox(db), vault))
+            await stack.enter_async_context(served(broker.link("ingest"), db, make_inbox(db), vault))
         yield Front(requester)
     broker.close()
 
 
 @asynccontextmanager
-async def _served(link: Link, db: Database, inbox: PostgresInbox, vault: Vault) -> AsyncIterator[None]:
+async def served(link: Link, db: Database, inbox: PostgresInbox, vault: Vault) -> AsyncIterator[None]:
+    """A process of ingest behind a bus, until the end of the block."""
     await db.open()
     await inbox.keep_partitions(24)
     known = Descriptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from services.gateway.http.openapi import document
 from services.gateway.http.server import Door
 from services.gateway.http.table import Route
 from shared.bus import topology
+from shared.bus.inbox import PostgresInbox
 from shared.bus.memory import MemoryBroker
 from shared.bus.requester import BusRequester
 from shared.bus.requests import Caller
 from shared.contracts.auth import ListSigningKeys
+from shared.db import Database
 from shared.vault import Vault
-from tests.integration.test_ingest_bus import process
+from tests.integration.ingest_service import served
 from tests.servers import Place, cloned_database
 from tests.unit.gateway.door import Answer, House, settings
 from tests.unit.gateway.services import Services
@@ -56,10 +59,9 @@ async def open_house(database_template: Place, vault: Vault) -> AsyncIterator[Ho
     chosen = settings()
     app = make_app(requester, vault, chosen)
     door = Door(app, chosen)
-    async with (
-        cloned_database(database_template) as place,
-        process(broker, place.url("ingest"), vault),
-    ):
+    async with cloned_database(database_template) as place, AsyncExitStack() as stack:
+        db = Database(place.url("ingest"), size=4, application_name="test")
+        await stack.enter_async_context(served(broker.link("ingest"), db, PostgresInbox(db), vault))
         await door.open()
         yield House(door, requester.people, app[GATEWAY])
         await door.stop()
