@@ -29,4 +29,4 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     argon2_passes: Annotated[int, note("Argon2id: passes over the memory", ge=1)] = 2
     argon2_lanes: Annotated[int, note("Argon2id: lanes", ge=1)] = 1
     hash_workers: Annotated[int, note("password hashes at a time; 0: one for each CPU", ge=0)] = 0
-    hash_queue: Annotated[int, note("password hashes that may wait; more are refused with 429", ge=0)] = 128
+    hash_queue: Annotated[int, note("password hashes that may wait; more are refused with 429", ge=0)] = 32

@@ -32,15 +32,13 @@ class Done(msgspec.Struct, Generic[R], frozen=True):
 class Job(msgspec.Struct, Generic[M], frozen=True):
     """One message of a batch, with what its frame says about it.
 
-    `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door, `client`
-    the address it came from.
+    `id` is the frame id (a repeat has the same), `born` when the message was accepted at the door.
     """
 
     message: M
     id: UUID
     caller: Principal
     born: datetime
-    client: str = ""
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -75,7 +73,7 @@ class Call(msgspec.Struct, frozen=True):
     """What one run of a handler works with; a service builds its `Deps` from it.
 
     `db` is the connection of this run's transaction (commands, batches, events), or the pool (queries,
-    streams). For a batch, `caller`, `id`, `born` and `client` are those of its first job: use each job's own.
+    streams). For a batch, `caller`, `id` and `born` are those of its first job: use each job's own.
     """
 
     db: Any
@@ -89,7 +87,11 @@ class Call(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Route:
-    """One row of the table; `make_deps` when its handler does not work with the `Deps` of the service."""
+    """One row of the table; `make_deps` when its handler does not work with the `Deps` of the service.
+
+    `places` run at a time, beside all other commands, when it has places of its own; of those that come when
+    `most_waiting` wait for one, each is refused at once (429).
+    """
 
     message: type[Message]
     shape: Shape
@@ -98,6 +100,8 @@ class Route:
     make_deps: Callable[[Call], Any] | None = None
     guess: Callable[..., Guess | None] | None = None
     one_statement: bool = False
+    places: int = 0
+    most_waiting: int = 0
 
 
 @dataclass
@@ -119,16 +123,27 @@ class Routes:
     table: dict[str, Route] = field(default_factory=dict)
 
     def command(
-        self, message: type[Command[R]], *, inbox: bool = True, one_statement: bool = False
+        self,
+        message: type[Command[R]],
+        *,
+        inbox: bool = True,
+        one_statement: bool = False,
+        places: int = 0,
+        most_waiting: int = 32,
     ) -> Callable[[H], H]:
-        """Register a command handler; `inbox=False` when a repeat has nothing to protect."""
-        return self._add(message, "command", inbox, one_statement=one_statement)
+        """Register a command handler; `inbox=False` when a repeat has nothing to protect.
+
+        A slow one gets a few `places` of its own, and few may wait for them (far fewer than the deliveries
+        a service holds at a time): the others never wait for it.
+        """
+        more = {"one_statement": one_statement, "places": places, "most_waiting": most_waiting}
+        return self._add(message, "command", inbox, **more)
 
     def batch(
         self, message: type[Command[R]], *, guess: Callable[..., Guess | None] | None = None
     ) -> Callable[[H], H]:
         """Register a set-based command handler, and what may be tried before it."""
-        return self._add(message, "batch", True, guess)
+        return self._add(message, "batch", True, guess=guess)
 
     def query(self, message: type[Query[R]]) -> Callable[[H], H]:
         """Register a query handler."""
@@ -142,20 +157,11 @@ class Routes:
         """Listen to another service's event; `inbox=False` when hearing it twice is harmless."""
         return self._add(message, "event", inbox)
 
-    def _add(
-        self,
-        message: type[Message],
-        shape: Shape,
-        inbox: bool,
-        guess: Callable[..., Guess | None] | None = None,
-        one_statement: bool = False,
-    ) -> Callable[[H], H]:
+    def _add(self, message: type[Message], shape: Shape, inbox: bool, **more: Any) -> Callable[[H], H]:
         def register(handler: H) -> H:
             if message.topic in self.table:
                 raise ValueError(f"{message.topic} has a handler already")
-            self.table[message.topic] = Route(
-                message, shape, handler, inbox, guess=guess, one_statement=one_statement
-            )
+            self.table[message.topic] = Route(message, shape, handler, inbox, **more)
             return handler
 
         return register

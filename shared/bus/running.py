@@ -415,7 +415,7 @@ def _needs_look(work: Work, too_old: bool) -> bool:
 
 
 def _job(frame: Frame, message: Message) -> Job[Any]:
-    return Job(message, frame.id, frame.principal, _moment(frame.born / 1000), frame.client)
+    return Job(message, frame.id, frame.principal, _moment(frame.born / 1000))
 
 
 def _moment(seconds: float) -> datetime:

@@ -28,6 +28,7 @@ from shared.bus.streaming import Streamer
 from shared.bus.verdict import OK, Broker, Ending, Verdict, judge
 from shared.contracts.base import ANY_ACCOUNT, owner_of
 from shared.contracts.submissions import RefusalBody, Submission
+from shared.errors import TooMany
 from shared.logs import local_only
 
 log = structlog.get_logger()
@@ -39,6 +40,12 @@ MOST_BATCH_BYTES = 1 << 20
 LARGE_BYTES = 16 << 10
 PROBE_SECONDS = 1.0
 HELD_CHECK_SECONDS = 0.05
+CROWDED = Outcome(
+    Ending.REFUSED,
+    refusal=RefusalBody(
+        status=429, code=TooMany.code, detail="Too many ask for this at this moment.", retry_after=1
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class _Track:
     most: int
     batch: bool = False
     guesses: bool = False
+    most_waiting: int = 0
     waiting: deque[Work] = field(default_factory=deque)
     running: int = 0
     starting: bool = False
@@ -232,6 +240,9 @@ class Service:
                 first.repeats.append(work)
                 return
         track = self._track_of(place, work)
+        if track.most_waiting and len(track.waiting) >= track.most_waiting:
+            self._end(work, CROWDED)
+            return
         track.waiting.append(work)
         self._kick(track)
 
@@ -260,7 +271,8 @@ class Service:
                 route,
                 senders=route.message.senders | {owner_of(topic)},
                 joins=route.shape not in ("query", "stream"),
-                track=shapes.get(route.shape)
+                track=_own_track(route)
+                or shapes.get(route.shape)
                 or _Track(limits.batches, batch=True, guesses=route.guess is not None),
                 tally=self._meters.of(topic),
             )
@@ -452,6 +464,11 @@ class Service:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("task_failed", exc_info=task.exception())
+
+
+def _own_track(route: Route) -> _Track | None:
+    """Of a route with places of its own."""
+    return _Track(route.places, most_waiting=route.most_waiting) if route.places else None
 
 
 def _batch(waiting: deque[Work]) -> list[Work]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,8 +20,7 @@ from services.auth.hashing import Hasher
 from services.auth.store import Store
 from services.auth.throttle import Throttle
 from services.auth.tokens import Issuer
-from shared.bus.ids import uuid7
-from shared.bus.routes import Done, Job
+from shared.bus.routes import Done
 from shared.contracts.auth import (
     Account,
     ChangeMe,
@@ -133,21 +132,6 @@ class Auth:
         await self.sign_up(name, secret)
         return await self.sign_in(name)
 
-    async def open_sessions(
-        self, names: Sequence[str], password: str = PASSWORD, caller: Principal = ANONYMOUS, device: str = ""
-    ) -> list[SessionOpened | Refusal]:
-        """Several people sign in at once."""
-        message = {
-            "password": self.vault.seal(password, "auth.password"),
-            "device": self.vault.seal(device, "auth.device") if device else b"",
-        }
-        jobs = [
-            Job(OpenSession(name=name, **message), uuid7(), caller, self.now, self.client) for name in names
-        ]
-        async with self.database.transaction() as connection:
-            outcomes = await sessions.open_session(jobs, self.deps(connection, caller))
-        return [outcome.reply if isinstance(outcome, Done) else outcome for outcome in outcomes]
-
     async def open_session(
         self,
         name: str = "ann",
@@ -155,11 +139,21 @@ class Auth:
         caller: Principal = ANONYMOUS,
         device: str = "",
     ) -> SessionOpened:
-        """One person signs in; raises what refuses it."""
-        [outcome] = await self.open_sessions([name], password, caller, device)
-        if isinstance(outcome, Refusal):
-            raise outcome
-        return outcome
+        """Sign in; raises what refuses it."""
+        message = OpenSession(
+            name=name,
+            password=self.vault.seal(password, "auth.password"),
+            device=self.vault.seal(device, "auth.device") if device else b"",
+        )
+        return await self.command(sessions.open_session, message, caller)
+
+    async def tried(self, name: str = "ann", password: str = PASSWORD, device: str = "") -> str:
+        """The code an attempt to sign in is refused with; empty when it is not."""
+        try:
+            await self.open_session(name, password, device=device)
+        except Refusal as refusal:
+            return refusal.code
+        return ""
 
     async def sign_in(self, name: str = "ann", password: str = PASSWORD) -> Principal:
         """The caller a gateway would make of a new session's token."""

@@ -25,7 +25,7 @@ from shared.bus.requests import Caller
 from shared.bus.service import Service
 from shared.contracts.auth import Account, ListSigningKeys, OpenSession, RefreshSession, SessionOpened, SetUp
 from shared.db import Database
-from shared.errors import Refusal
+from shared.errors import Refusal, TooMany
 from shared.vault import Vault
 from tests.integration.auth_service import PASSWORD, everything, quick_tools
 from tests.servers import Place
@@ -148,3 +148,14 @@ async def test_a_crowd_that_signs_in_leaves_room_for_others(front: Front) -> Non
     assert not crowd.done()
     front.argon2.open.set()
     assert {type(result) for result in await crowd} == {SessionOpened}
+
+
+async def test_more_than_may_wait_are_told_at_once(front: Front) -> None:
+    await front.set_up()
+    front.argon2.open.clear()
+    crowd = [asyncio.create_task(front.open_session()) for _ in range(60)]
+    refused, _ = await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)
+    assert {type(task.exception()) for task in refused} == {TooMany}
+    front.argon2.open.set()
+    results = await asyncio.gather(*crowd, return_exceptions=True)
+    assert [type(result) for result in results].count(SessionOpened) >= 32

@@ -34,11 +34,12 @@ from shared.contracts.auth import (
     SignUpState,
 )
 from shared.contracts.base import Event, FieldError, Nothing
-from shared.errors import Conflict, Forbidden, Invalid, Refusal
+from shared.errors import Conflict, Forbidden, Invalid
 
 log = structlog.get_logger()
 routes = Routes("auth")
 
+RESTORES = 2
 UNDONE_WITHIN = timedelta(hours=24)
 PIECE = 1_000
 
@@ -181,7 +182,7 @@ async def delete_me(command: DeleteMe, deps: Deps) -> Done[Deleted]:
     return await delete(found.person, found.person.id, deps)
 
 
-@routes.command(RestoreMe)
+@routes.command(RestoreMe, places=RESTORES)
 async def restore_me(command: RestoreMe, deps: Deps) -> Done[Account]:
     """Judged and throttled as signing in is."""
     claim = Claim(
@@ -191,9 +192,7 @@ async def restore_me(command: RestoreMe, deps: Deps) -> Done[Account]:
         deps.unsealed(command.device, "auth.device"),
         deps.client,
     )
-    [proof] = await prove([claim], deps)
-    if isinstance(proof, Refusal):
-        raise proof
+    proof = await prove(claim, deps)
     if proof.person.deleted_by not in (None, proof.person.id):
         raise Forbidden("An administrator deleted this account; only an administrator brings it back.")
     return await restore(proof.person, deps)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 import structlog
 
 from services.auth import rules
 from services.auth.deps import Deps, Tools
-from services.auth.rules import Person, key_of, network_of
+from services.auth.rules import Person, network_of
 from services.auth.store.accounts import Credentials
 from services.auth.throttle import Attempt
 from services.auth.tokens import Devices
-from shared.errors import Invalid, NotFound, Refusal, TooMany, Unauthorized
+from shared.errors import Invalid, NotFound, Unauthorized
 
 log = structlog.get_logger()
 
@@ -46,52 +44,28 @@ class Proof:
         return self.found.person
 
 
-async def prove(claims: Sequence[Claim], deps: Deps) -> list[Proof | Refusal]:
-    """Judge every claim, deleted accounts included; the passwords are verified side by side."""
-    names = [(claim.project, key_of(claim.name)) for claim in claims]
-    found = await deps.store.credentials(names)
-    places = await deps.store.places([each.person.id for each in found.values()])
-    networks = {(account, network_of(client)) for account, client in places}
-    judged = (
-        _judge(claim, found.get(name), networks, deps.tools, deps.now)
-        for claim, name in zip(claims, names, strict=True)
-    )
-    return await asyncio.gather(*judged)
-
-
-async def _judge(
-    claim: Claim,
-    found: Credentials | None,
-    networks: Collection[tuple[UUID, str]],
-    tools: Tools,
-    now: datetime,
-) -> Proof | Refusal:
-    attempt = _attempt(claim, found, networks, tools, now)
-    try:
-        ticket = await tools.throttle.enter(attempt)
-        right = await _is_right(found, claim.password, tools)
-    except TooMany as refusal:
-        return refusal
-    if not right or found is None or rules.is_gone(found.person, now):
+async def prove(claim: Claim, deps: Deps) -> Proof:
+    """Judge a claim, of a deleted account too; raises TooMany, or the same Unauthorized for every mistake."""
+    found = await deps.store.credentials(claim.project, claim.name)
+    nobody = UUID(int=0)
+    places = await deps.store.places(found.person.id if found else nobody)
+    attempt = _attempt(claim, found, places, deps)
+    ticket = await deps.tools.throttle.enter(attempt)
+    right = await _is_right(found, claim.password, deps.tools)
+    if not right or found is None or rules.is_gone(found.person, deps.now):
         # No name: people type passwords where names belong.
         log.info("sign_in_refused", account=str(found.person.id) if found else None)
-        return wrong_credentials()
-    await tools.throttle.give_back(ticket)
+        raise wrong_credentials()
+    await deps.tools.throttle.give_back(ticket)
     return Proof(found, rules.normalised(claim.password), attempt.device)
 
 
-def _attempt(
-    claim: Claim,
-    found: Credentials | None,
-    networks: Collection[tuple[UUID, str]],
-    tools: Tools,
-    now: datetime,
-) -> Attempt:
+def _attempt(claim: Claim, found: Credentials | None, places: Collection[str], deps: Deps) -> Attempt:
     if found is None:
         return Attempt(claim.project, claim.name, claim.client)
     account = found.person.id
-    device = Devices(tools.vault).known(claim.device, account, now)
-    is_known = (account, network_of(claim.client)) in networks
+    device = Devices(deps.tools.vault).known(claim.device, account, deps.now)
+    is_known = network_of(claim.client) in map(network_of, places)
     return Attempt(claim.project, claim.name, claim.client, device, account, is_known)
 
 

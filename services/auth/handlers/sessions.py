@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -10,12 +10,12 @@ import structlog
 
 from services.auth import rules
 from services.auth.deps import Deps
-from services.auth.handlers.proving import Claim, Proof, prove
+from services.auth.handlers.proving import Claim, prove
 from services.auth.handlers.signing_keys import signing_key
 from services.auth.rules import Fate, Person, Refreshing
 from services.auth.store.sessions import Living, Opened
 from services.auth.tokens import REFRESH, Devices, digest_of, opaque
-from shared.bus.routes import Done, Job, Routes
+from shared.bus.routes import Done, Routes
 from shared.contracts.auth import (
     EndOtherSessions,
     EndSession,
@@ -34,6 +34,8 @@ from shared.errors import Forbidden, NotFound, Refusal, Unauthorized
 log = structlog.get_logger()
 routes = Routes("auth")
 
+# As many passwords are verified side by side as there are CPUs, or a few more; nobody else waits for them.
+SIGN_INS = 4
 MOST_LISTED = 1_000
 IN_ONE_EVENT = 1_000
 PIECE = 1_000
@@ -44,50 +46,38 @@ USED_REMEMBERED = timedelta(days=7)
 SUCCESSORS_KEPT = timedelta(minutes=1)
 
 
-@routes.batch(OpenSession)
-async def open_session(jobs: Sequence[Job[OpenSession]], deps: Deps) -> list[Done[SessionOpened] | Refusal]:
-    """All that wait at once, in a place of their own: a crowd that signs in stops nobody else.
-
-    An unknown name and a wrong password differ in nothing a caller can see, not even in time.
-    """
-    proofs = await prove([_claim(job, deps) for job in jobs], deps)
-    return [await _opened(job, proof, deps) for job, proof in zip(jobs, proofs, strict=True)]
-
-
-def _claim(job: Job[OpenSession], deps: Deps) -> Claim:
-    message = job.message
-    return Claim(
-        job.caller.project,
-        message.name,
-        deps.unsealed(message.password, "auth.password"),
-        deps.unsealed(message.device, "auth.device"),
-        job.client,
-    )
-
-
-async def _opened(job: Job[OpenSession], proof: Proof | Refusal, deps: Deps) -> Done[SessionOpened] | Refusal:
-    if isinstance(proof, Refusal):
-        return proof
-    if proof.person.deleted_at is not None:
-        return Forbidden("This account was deleted; it can be restored.", code="account_deleted")
+@routes.command(OpenSession, places=SIGN_INS)
+async def open_session(command: OpenSession, deps: Deps) -> Done[SessionOpened]:
+    """An unknown name and a wrong password differ in nothing a caller can see, not even in time."""
     tools = deps.tools
+    claim = Claim(
+        deps.caller.project,
+        command.name,
+        deps.unsealed(command.password, "auth.password"),
+        deps.unsealed(command.device, "auth.device"),
+        deps.client,
+    )
+    proof = await prove(claim, deps)
+    person = proof.person
+    if person.deleted_at is not None:
+        raise Forbidden("This account was deleted; it can be restored.", code="account_deleted")
     if tools.hasher.is_outdated(proof.found.password_hash):
         new = await tools.hasher.hash(proof.password)
-        await deps.store.replace_hash(proof.person.id, proof.found.password_hash, new)
+        await deps.store.replace_hash(person.id, proof.found.password_hash, new)
     session_id = tools.new_id()
     refresh = opaque(REFRESH, session_id, tools.new_secret())
     opened = Opened(
         id=session_id,
-        account_id=proof.person.id,
+        account_id=person.id,
         created_at=deps.now,
         expires_at=deps.now + min(tools.policy.session, tools.policy.session_most),
-        client=job.client,
-        agent=job.message.agent,
+        client=deps.client,
+        agent=command.agent,
         token_hash=_digest(refresh),
     )
     await deps.store.add_session(opened)
-    device = Devices(tools.vault).issue(proof.device or tools.new_id(), proof.person.id, deps.now)
-    return Done(await _pair(proof.person, session_id, refresh, opened.expires_at, deps, device))
+    device = Devices(tools.vault).issue(proof.device or tools.new_id(), person.id, deps.now)
+    return Done(await _pair(person, session_id, refresh, opened.expires_at, deps, device))
 
 
 @routes.command(RefreshSession)

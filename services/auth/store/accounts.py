@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -74,20 +73,14 @@ class Accounts(Base):
         """
         return await self._db.fetchval(sql, *_columns(person, password_hash)) is not None
 
-    async def credentials(self, names: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Credentials]:
-        """The accounts, deleted ones too, that names or addresses of projects stand for, by those.
-
-        No name contains an @.
-        """
+    async def credentials(self, project: str, name_or_email: str) -> Credentials | None:
+        """The account, a deleted one too, a name or an address stands for; no name contains an @."""
         sql = f"""
-            SELECT {PERSON}, password_hash, key FROM account
-              JOIN unnest($1::text[], $2::text[]) AS want (of_project, key)
-                ON project = of_project AND (name_key = key OR email_key = key)
+            SELECT {PERSON}, password_hash FROM account
+             WHERE project = $1 AND (name_key = $2 OR email_key = $2)
         """  # noqa: S608 (constants of the code)
-        rows = await self._db.fetch(sql, [name[0] for name in names], [name[1] for name in names])
-        return {
-            (row["project"], row["key"]): Credentials(person_of(row), row["password_hash"]) for row in rows
-        }
+        row = await self._db.fetchrow(sql, project, key_of(name_or_email))
+        return None if row is None else Credentials(person_of(row), row["password_hash"])
 
     async def own_credentials(self, account_id: UUID) -> Credentials | None:
         """A living account by its id, held until the end of the transaction."""

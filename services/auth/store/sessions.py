@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -131,10 +130,10 @@ class Sessions(Base):
         rows = await self._db.fetch(sql, account_id, now, most)
         return [Living(UUID(int=row[0].int), *row[1:]) for row in rows]
 
-    async def places(self, account_ids: Sequence[UUID]) -> set[tuple[UUID, str]]:
-        """Where these accounts have signed in before, as long as that is remembered."""
-        sql = "SELECT DISTINCT account_id, client FROM session WHERE account_id = ANY($1)"
-        return {(row[0], row[1]) for row in await self._db.fetch(sql, list(account_ids))}
+    async def places(self, account_id: UUID) -> set[str]:
+        """The addresses an account has signed in from before, as long as that is remembered."""
+        sql = "SELECT DISTINCT client FROM session WHERE account_id = $1"
+        return {row[0] for row in await self._db.fetch(sql, account_id)}
 
     async def ended_since(self, since: datetime, most: int) -> list[UUID]:
         """Sessions that ended before their time, the last ones first."""
