@@ -59,6 +59,7 @@ export class Chart {
       this.plot.setData(data);
       this.section.dataset.points = data[0].length;
       this.section.dataset.thinned = isThinned;
+      this.section.dataset.drawn = Number(this.section.dataset.drawn ?? 0) + 1;
     }
     this.told = figures(this.series, min, max);
     this.tellSummary(min, max);

@@ -9,6 +9,7 @@ const AT_ONCE = 1000;
 const MOST = 20_000;
 const POLL = 2_000;
 const SLOWEST_POLL = 15_000;
+const AFRESH = 15_000;
 const TABLE_ROWS = 25;
 const LENGTHS = { "1h": 3600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000 };
 
@@ -27,6 +28,8 @@ let entries = new Set();
 let older = null;
 let limit = MOST;
 let zoomed = null;
+let isStale = false;
+let freshAt = -Infinity;
 let known = { entries: Number(about.entries), last: about.last };
 
 const charts = JSON.parse(about.variables).map(({ tag, name, unit }, index) => {
@@ -89,6 +92,10 @@ function take(items) {
     added += 1;
   }
   if (added) rows.sort((a, b) => a.x - b.x || a.entry - b.entry);
+  if (length) {
+    const gone = rows.findIndex(({ x }) => x >= now() - length);
+    if (gone > 0) for (const { entry } of rows.splice(0, gone)) entries.delete(entry);
+  }
   return added;
 }
 
@@ -118,11 +125,23 @@ async function load() {
   }
 }
 
+/** Everything again, shown when it is complete; not more often than every 15 s, however much changes. */
 async function loadAfresh() {
+  if (Date.now() - freshAt < AFRESH) return;
+  freshAt = Date.now();
+  const found = [];
+  let after = null;
+  do {
+    const page = await api(`${address}/readings?${asked({ order: "desc", after })}`);
+    found.push(...page.items);
+    after = page.next;
+  } while (after && found.length < limit);
+  isStale = false;
   rows = [];
   entries = new Set();
-  older = null;
-  await load();
+  older = after;
+  take(found);
+  draw();
 }
 
 // -- live
@@ -146,8 +165,8 @@ async function catchUp(found) {
     added += take(page.items);
     after = page.next;
   } while (after && added < MOST);
-  if (added !== delta) await loadAfresh();
-  else if (added) draw();
+  isStale ||= added !== delta;
+  if (added) draw();
   tellTable();
   return undefined;
 }
@@ -196,6 +215,10 @@ async function lookAgain() {
   if (String(found.version) !== about.version) return location.reload();
   if (found.entries !== known.entries || (found.last_entry_at ?? "") !== known.last) await catchUp(found);
   else if (length && !zoomed) draw();
+  if (isStale) {
+    await loadAfresh();
+    tellTable();
+  }
   return undefined;
 }
 

@@ -146,7 +146,7 @@ function show() {
   byId("size").textContent = `${source.file.name}, ${size(source.file.size)}`;
   byId("mapping").replaceChildren(...source.columns.map((column, index) => made("tr", {},
     made("th", { scope: "row", id: `column-${index}` }, made("code", { textContent: column.name })),
-    made("td", { className: "samples muted" }, column.samples.slice(0, 3).join(" · ")),
+    made("td", { className: "samples muted" }, column.samples.filter(Boolean).slice(0, 3).join(" · ")),
     made("td", {}, source.kind === "csv" ? selection(column, index) : column.name))));
   byId("columns").hidden = !source.columns.length;
   form.elements.time_format.closest(".field").hidden = source.kind !== "csv";
@@ -298,7 +298,7 @@ function tell() {
   byId("refusals").hidden = !outcome.lines.length;
   const lines = byId("lines");
   for (const { line, message } of outcome.lines.slice(lines.children.length, SHOWN_LINES)) {
-    lines.append(made("tr", {}, made("td", { className: "number", textContent: line }), made("td", { textContent: message })));
+    lines.append(made("tr", {}, made("td", { className: "line", textContent: line }), made("td", { textContent: message })));
   }
   say("lines-more", outcome.refused > SHOWN_LINES ? `These are the first ${SHOWN_LINES} of ${outcome.refused.toLocaleString("en-GB")}: the list to download has ${outcome.refused > KEPT_LINES ? `the first ${KEPT_LINES.toLocaleString("en-GB")}` : "all of them"}.` : "");
 }
@@ -356,7 +356,7 @@ function ended(position) {
   const isRepeated = position > 0 && !outcome.stored && !outcome.refused;
   const text = isRepeated
     ? "Everything in this file was imported before with the same choices: nothing was stored again."
-    : `${count(outcome.stored, "reading")} stored${outcome.refused ? `, ${count(outcome.refused, "line")} refused: correct them in the list below, and import only those` : ""}.`;
+    : `${count(outcome.stored, "reading")} stored${outcome.refused ? `, ${count(outcome.refused, "line")} refused. The list below says why: correct them, and import only those` : ""}.`;
   say("progress-text", text);
   byId("cancel").hidden = true;
   for (const id of ["see", "another"]) byId(id).hidden = false;
