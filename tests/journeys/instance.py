@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +18,7 @@ import aio_pika
 import aiohttp
 import asyncpg
 
+from deploy.local.ports import is_free
 from tests.journeys.conftest import START_SECONDS, Posthouse
 
 LOOK_SECONDS = 0.02
@@ -100,10 +101,13 @@ async def own_posthouse(directory: Path, scale: str = "", **environment: str) ->
         assert down.returncode == 0, down.stdout + down.stderr
 
 
+# Below the ports of outgoing connections, which may take one before it is used, and above the launcher's.
+PORTS = range(30_000, 32_768)
+
+
 def free_port() -> int:
     """A port nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return next(port for port in random.sample(PORTS, len(PORTS)) if is_free(port))
 
 
 async def until(what: Callable[[], Any], words: str, seconds: float = 60) -> None:
