@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from services.gateway.http.elsewhere import is_setup_code, needs_setup_code
+from services.gateway.http.rates import SIGN_IN
 from services.gateway.pages.entering import enter, restoring, sealed
 from services.gateway.pages.forms import Form
 from services.gateway.pages.site import Site, Visit
@@ -30,7 +31,7 @@ async def setup(visit: Visit) -> web.Response:
     return visit.page("setup.html", wrong={}, state=state, needs_code=needs_setup_code(visit.incoming))
 
 
-@site.post("/setup", who="anyone")
+@site.post("/setup", who="anyone", rate=SIGN_IN)
 async def set_up(visit: Visit) -> web.Response:
     """Makes the account and signs it in."""
     needs_code = needs_setup_code(visit.incoming)
@@ -71,7 +72,7 @@ async def login(visit: Visit) -> web.Response:
     return visit.page("login.html", wrong={}, state=state, next=visit.own_path())
 
 
-@site.post("/login", who="anyone")
+@site.post("/login", who="anyone", rate=SIGN_IN)
 async def sign_in(visit: Visit) -> web.Response:
     """One answer for a name nobody has and for a wrong password."""
     form = Form(visit, ENTERING)
@@ -114,7 +115,7 @@ async def sign_up_form(visit: Visit) -> web.Response:
     return visit.page("sign_up.html", wrong={}, state=state, invitation=visit.query.get("invitation", ""))
 
 
-@site.post("/sign-up", who="anyone")
+@site.post("/sign-up", who="anyone", rate=SIGN_IN)
 async def sign_up(visit: Visit) -> web.Response:
     """Makes the account and signs it in."""
     state = await visit.ask(GetSignUpState())
@@ -149,7 +150,7 @@ async def restore_form(visit: Visit) -> web.Response:
     return visit.page("restore.html", wrong={})
 
 
-@site.post("/restore", who="anyone")
+@site.post("/restore", who="anyone", rate=SIGN_IN)
 async def restore(visit: Visit) -> web.Response:
     """Undoes the deletion and signs in."""
     form = Form(visit, ENTERING)

@@ -125,12 +125,13 @@ Serve = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Page:
-    """One row."""
+    """One row; `rate` names the limit that counts it, beside that of callers."""
 
     method: str
     path: str
     who: Who
     serve: Serve
+    rate: str = ""
 
 
 @dataclass
@@ -143,13 +144,13 @@ class Site:
         """Something to look at."""
         return self._add("GET", path, who)
 
-    def post(self, path: str, who: Who = "user") -> Callable[[Serve], Serve]:
+    def post(self, path: str, who: Who = "user", rate: str = "") -> Callable[[Serve], Serve]:
         """What a form of ours sends, urlencoded; answered with `Visit.go`, or the form again."""
-        return self._add("POST", path, who)
+        return self._add("POST", path, who, rate)
 
-    def _add(self, method: str, path: str, who: Who) -> Callable[[Serve], Serve]:
+    def _add(self, method: str, path: str, who: Who, rate: str = "") -> Callable[[Serve], Serve]:
         def register(serve: Serve) -> Serve:
-            self.rows.append(Page(method, path, who, serve))
+            self.rows.append(Page(method, path, who, serve, rate))
             return serve
 
         return register
@@ -173,6 +174,8 @@ def mistakes(error: Refusal) -> dict[str, str]:
 
 def _sentence(wrong: FieldError) -> str:
     text = wrong.message or wrong.code
+    if text.partition(" ")[0] in ("has", "is", "may", "must"):
+        text = f"this {text}"
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
@@ -252,6 +255,8 @@ def failure(visit: Visit, error: BaseException) -> web.Response:
     response = visit.page("error.html", status, **known)
     if seconds := getattr(error, "retry_after", 0):
         response.headers["Retry-After"] = str(seconds)
+    if isinstance(error, Turned):
+        response.headers.update(error.headers)
     return response
 
 

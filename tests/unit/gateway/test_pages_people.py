@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from services.gateway.pages.site import POLICY
+from services.gateway.pages.table import add_pages
 from shared.bus.requests import CallFailed, OutcomeUnknown, Unavailable
 from shared.contracts.auth import (
     ChangeMe,
@@ -22,7 +23,8 @@ from shared.contracts.auth import (
 )
 from shared.contracts.base import FieldError, Message
 from shared.errors import Invalid, NotFound, Refusal, TooMany
-from tests.unit.gateway.door import Answer, House
+from shared.vault import Vault
+from tests.unit.gateway.door import Answer, House, open_house
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 OURS = {"Sec-Fetch-Site": "same-origin"}
@@ -176,7 +178,7 @@ async def test_what_auth_finds_wrong_stands_beside_its_field(pages: House) -> No
     ]
     pages.services.failing[SetUp.topic] = Invalid("no", errors=found)
     answer = await post(pages, "/setup", OWNER | {"name": EVIL})
-    assert wrong(answer) == {"email": "Must be an address.", "password": "Is among the first."}
+    assert wrong(answer) == {"email": "This must be an address.", "password": "This is among the first."}
     assert values(answer)["email"] == "ann@example.org"
     assert "<script>alert" not in answer.body.decode()
     assert re.search(r'<input id="email"[^>]* aria-invalid="true"', answer.body.decode())
@@ -237,6 +239,17 @@ async def test_too_many_attempts_say_how_long_to_wait(pages: House) -> None:
     assert values(answer)["name"] == "ann"
 
 
+async def test_an_address_that_tries_too_often_waits(vault: Vault) -> None:
+    async with open_house(vault, add_pages, rate_sign_in="3/600") as pages:
+        for path in ("/login", "/sign-up", "/restore"):
+            assert (await post(pages, path, {"name": "ann"})).status == 422
+        answer = await post(pages, "/login", {"name": "ann"})
+        assert answer.status == 429
+        assert "Too much at once" in answer.body.decode()
+        assert 0 < int(answer.headers["Retry-After"]) <= 200
+        assert (await get(pages, "/login")).status == 200
+
+
 @pytest.mark.parametrize("failure", [Unavailable("no"), OutcomeUnknown("no")])
 async def test_a_failure_keeps_what_was_typed_and_tries_the_same_again(
     pages: House, failure: CallFailed
@@ -294,7 +307,7 @@ async def test_the_password_of_an_address_is_asked_beside_it(pages: House) -> No
     found = [FieldError(path="current_password", code="wrong", message="is not the password")]
     pages.services.failing[ChangeMe.topic] = Invalid("no", errors=found)
     answer = await post(pages, "/settings", form | {"email_password": PASSWORD}, token)
-    assert wrong(answer) == {"email_password": "Is not the password."}
+    assert wrong(answer) == {"email_password": "This is not the password."}
     assert values(answer)["email"] == "new@example.org"
 
 
