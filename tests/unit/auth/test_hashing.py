@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 from argon2 import PasswordHasher
 
-from services.auth.hashing import Hasher
+from services.auth.hashing import NICE, Hasher
 from shared.errors import TooMany
 
 QUICK = PasswordHasher(memory_cost=64, time_cost=1, parallelism=1)
@@ -25,6 +28,19 @@ async def test_a_hash_knows_its_password_and_no_other(hasher: Hasher) -> None:
     assert made.startswith("$argon2id$")
     assert await hasher.verify(made, "eleven purple kettles")
     assert not await hasher.verify(made, "eleven purple kettle")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+async def test_hashes_let_others_go_first(hasher: Hasher) -> None:
+    await hasher.hash("x")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    of_threads = {
+        os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)
+        for thread in threading.enumerate()
+        if thread.name.startswith("argon2")
+    }
+    assert of_threads == {min(own + NICE, 19)}
+    assert own == os.getpriority(os.PRIO_PROCESS, threading.main_thread().native_id or 0)
 
 
 async def test_nobody_has_no_password(hasher: Hasher) -> None:
