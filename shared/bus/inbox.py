@@ -18,6 +18,8 @@ from shared.db import Database, again, away, is_lost
 
 # Rows of keyed ids go in pieces with a pause, so that pruning never competes with commands.
 PRUNE_PAUSE_SECONDS = 0.1
+# From here on writing and reading a reply in hexadecimal digits costs more than a journey.
+LARGE_REPLY = 8_192
 # Stands in a reply for the number that only its statement knows. In msgpack it is BLANK_PACKED, which no text
 # can contain; the reply that is kept has the number in its place, as an integer of the same five bytes.
 BLANK = 0xFFFFFFFF
@@ -218,9 +220,9 @@ class PostgresUnit:
     async def record(self, entries: Sequence[Entry]) -> None:
         """Add the rows, sorted by id so that two transactions wait for each other in one order only.
 
-        A single row is added with the commit, in one journey to the server.
+        A single row that is small is added with the commit, in one journey to the server.
         """
-        if len(entries) == 1 and self._last is None:
+        if len(entries) == 1 and self._last is None and len(entries[0].reply) < LARGE_REPLY:
             self._last = entries[0]
             return
         if not entries:

@@ -118,6 +118,23 @@ async def test_a_single_row_goes_with_the_commit_and_keeps_every_byte(inbox: Pos
     assert await inbox.find([given.id]) == {given.id: given}
 
 
+async def test_a_large_reply_is_kept_as_it_is_wherever_it_lies(
+    inbox: PostgresInbox, admin: asyncpg.Connection
+) -> None:
+    large = [
+        Entry(made, b"h" * 16, False, b"a" * 20_000) for made in (uuid7(), keyed_id(ANONYMOUS, "a", "k"))
+    ]
+    for given in large:
+        async with inbox.unit() as unit:
+            await unit.record([given])
+    assert await inbox.find([given.id for given in large]) == {given.id: given for given in large}
+    kept = await admin.fetch("SELECT pg_column_compression(reply) AS how, pg_column_size(reply) FROM inbox")
+    assert [tuple(row) for row in kept] == [(None, 20_000)] * 2
+    with pytest.raises(AlreadyAnswered):
+        async with inbox.unit() as unit:
+            await unit.record(large[:1])
+
+
 async def test_two_transactions_with_one_row_have_one_effect(
     inbox: PostgresInbox, admin: asyncpg.Connection
 ) -> None:
