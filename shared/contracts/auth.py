@@ -315,7 +315,10 @@ class ListSigningKeys(Query[SigningKeys], topic="auth.list_signing_keys"):
 
 
 class ForgetSessions(Command[Nothing], topic="auth.forget_sessions", senders=frozenset()):
-    """Delete sessions that ended a month ago, and tokens used a week ago; sent by auth to itself."""
+    """Delete sessions and invitations that ended a month ago, and tokens used a week ago.
+
+    Sent by auth to itself.
+    """
 
 
 class RotateSigningKey(Command[Nothing], topic="auth.rotate_signing_key", senders=frozenset()):

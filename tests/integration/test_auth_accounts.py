@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.auth.handlers import accounts, invitations, users
+from services.auth.handlers import accounts, invitations, sessions, users
 from services.auth.handlers import routes as table
 from services.auth.hashing import Hasher
 from shared.contracts.auth import (
@@ -19,6 +19,7 @@ from shared.contracts.auth import (
     ChangeUser,
     DeleteInvitation,
     DeleteUser,
+    ForgetSessions,
     GetMe,
     GetSignUpState,
     ListInvitations,
@@ -128,6 +129,9 @@ async def test_an_invitation_ends_and_can_be_taken_back(auth: Auth, ann: Princip
         await auth.sign_up("bob", other)
     with pytest.raises(NotFound):
         await auth.command(invitations.delete_invitation, DeleteInvitation(invitation_id=left.id), ann)
+    auth.now += timedelta(days=31)
+    await auth.command(sessions.forget_sessions, ForgetSessions())
+    assert await auth.sql("SELECT count(*) FROM invitation") == 0
 
 
 async def test_an_invitation_can_make_an_administrator(auth: Auth, ann: Principal) -> None:

@@ -39,7 +39,8 @@ from shared.errors import Conflict, Forbidden, Invalid
 log = structlog.get_logger()
 routes = Routes("auth")
 
-RESTORES = 2
+# Anybody may ask for these hashes: they wait in a place of their own.
+HASHES = 2
 UNDONE_WITHIN = timedelta(hours=24)
 PIECE = 1_000
 
@@ -66,7 +67,7 @@ async def set_up(command: SetUp, deps: Deps) -> Done[Account]:
     return Done(account_of(person))
 
 
-@routes.command(SignUp)
+@routes.command(SignUp, places=HASHES)
 async def sign_up(command: SignUp, deps: Deps) -> Done[Account]:
     """Who may not is refused before a name is looked at: nobody learns which names are taken."""
     if not await deps.store.is_set_up():
@@ -182,7 +183,7 @@ async def delete_me(command: DeleteMe, deps: Deps) -> Done[Deleted]:
     return await delete(found.person, found.person.id, deps)
 
 
-@routes.command(RestoreMe, places=RESTORES)
+@routes.command(RestoreMe, places=HASHES)
 async def restore_me(command: RestoreMe, deps: Deps) -> Done[Account]:
     """Judged and throttled as signing in is."""
     claim = Claim(

@@ -40,7 +40,7 @@ MOST_LISTED = 1_000
 IN_ONE_EVENT = 1_000
 PIECE = 1_000
 SUCCESSOR = "auth.successor"
-# How long a place where somebody signed in is known as theirs, and a used token as used.
+# How long a place where somebody signed in is known as theirs (an invitation as used), a used token as used.
 PLACES_REMEMBERED = timedelta(days=30)
 USED_REMEMBERED = timedelta(days=7)
 SUCCESSORS_KEPT = timedelta(minutes=1)
@@ -157,6 +157,7 @@ async def list_sessions(query: ListSessions, deps: Deps) -> Done[Sessions]:
 @routes.command(ForgetSessions, inbox=False)
 async def forget_sessions(command: ForgetSessions, deps: Deps) -> Done[Nothing]:
     """In pieces, so that a backlog of years is no long transaction."""
+    await deps.store.forget_invitations(deps.now - PLACES_REMEMBERED)
     await deps.store.forget_successors(deps.now - SUCCESSORS_KEPT)
     while await deps.store.forget_tokens(deps.now - USED_REMEMBERED, PIECE) == PIECE:
         pass

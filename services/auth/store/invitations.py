@@ -59,3 +59,8 @@ class Invitations(Base):
         """Take one back that was not used."""
         sql = "DELETE FROM invitation WHERE project = $1 AND id = $2 AND used_at IS NULL RETURNING id"
         return await self._db.fetchval(sql, project, invitation_id) is not None
+
+    async def forget_invitations(self, before: datetime) -> None:
+        """Delete those that were over before then, used or not."""
+        sql = "DELETE FROM invitation WHERE expires_at < $1"
+        await self._db.execute(sql, before)
