@@ -399,10 +399,10 @@ async def test_what_was_deleted_comes_back(signed_in: Page, made: Any, send: Any
 
 async def test_a_dataset_is_found_among_many(page: Page, posthouse: Posthouse, token: str) -> None:
     invitation = posthouse.ask("/v1/invitations", {}, token)["secret"]
-    account = {"name": "erik", "email": "erik@example.org", "password": "rain on a tin roof"}
+    account = {"name": "fenna", "email": "fenna@example.org", "password": "rain on a tin roof"}
     posthouse.ask("/v1/users", account | {"invitation": invitation})
-    own = posthouse.ask("/v1/sessions", {"name": "erik", "password": account["password"]})["access_token"]
-    await sign_in(page, {"POSTHOUSE_NAME": "erik", "POSTHOUSE_PASSWORD": account["password"]})
+    own = posthouse.ask("/v1/sessions", {"name": "fenna", "password": account["password"]})["access_token"]
+    await sign_in(page, {"POSTHOUSE_NAME": "fenna", "POSTHOUSE_PASSWORD": account["password"]})
     await expect(page.get_by_role("heading", name="No dataset yet")).to_be_visible()
     await expect(page.get_by_text(f"curl {posthouse.url}/v1/datasets/ID/readings")).to_be_visible()
     for number in range(55):
