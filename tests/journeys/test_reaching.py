@@ -185,6 +185,18 @@ async def test_the_first_account_is_made_from_elsewhere_with_what_up_has_printed
     assert "code" not in opened.posthouse.run("up").stdout
 
 
+async def test_a_browser_signs_in_and_its_cookie_is_for_https_alone(opened: Opened) -> None:
+    form = {"name": ANN["name"], "password": ANN["password"]}
+    async with (
+        opened.client(Origin=f"https://{THERE}:{opened.web}") as http,
+        http.post("/login", data=form, allow_redirects=False) as answer,
+    ):
+        assert answer.status == 303, await answer.text()
+        cookies = answer.headers.getall("Set-Cookie")
+    assert [one for one in cookies if one.startswith("__Host-posthouse=")]
+    assert all("; Secure" in one and "; HttpOnly" in one for one in cookies)
+
+
 async def test_figures_are_for_those_with_the_token(opened: Opened) -> None:
     async with opened.client() as http:
         async with http.get("/metrics") as answer:
