@@ -16,6 +16,7 @@ from services.auth.handlers import sessions, signing_keys
 from services.auth.handlers.sessions import open_session
 from services.auth.hashing import Hasher
 from services.auth.store import Store
+from services.gateway.tokens import AccessTokens
 from shared.contracts.auth import Account, ForgetSessions, OpenSession, RotateSigningKey
 from shared.contracts.base import Principal
 from shared.db import Database
@@ -286,6 +287,35 @@ async def test_the_next_key_is_listed_before_it_signs_and_the_old_one_while_its_
     auth.now += timedelta(days=2)
     await rotate(auth)
     assert await auth.sql("SELECT count(*) FROM signing_key") == 1
+
+
+class Asking:
+    """A gateway's way to auth, which counts."""
+
+    def __init__(self, auth: Auth) -> None:
+        self.auth = auth
+        self.asked = 0
+
+    async def ask(self, message: Any, caller: Any) -> Any:
+        self.asked += 1
+        return await self.auth.signing_keys()
+
+
+async def test_a_gateway_knows_the_next_key_before_the_first_token_it_signs(auth: Auth) -> None:
+    auth.now = NOW - timedelta(days=31)
+    await auth.set_up()
+    first = await kid_of(auth)
+    auth.now = NOW - timedelta(minutes=11)
+    await rotate(auth)
+    way = Asking(auth)
+    tokens = AccessTokens(way)  # type: ignore[arg-type]
+    await tokens.learn()
+    auth.now = NOW
+    session = await auth.open_session()
+    token = auth.vault.unseal(session.access_token, "auth.token")
+    assert jwt.get_unverified_header(token)["kid"] != first
+    assert (await tokens.verify(token)).principal.via == str(session.session_id)
+    assert way.asked == 1
 
 
 # -- a dump --------------------------------------------------------------------------------------------
