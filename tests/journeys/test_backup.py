@@ -29,6 +29,7 @@ from tests.journeys.instance import OwnPosthouse, free_port, until
 pytestmark = pytest.mark.timeout(300)
 
 WRITERS = 4
+NOT_COPIED = (".git", ".local", ".venv", "posthouse.env", "node_modules", "__pycache__", ".*_cache", "*.pyc")
 IMPORTED = "when,temp\n" + "\n".join(f"2026-01-{day:02},{day}.50" for day in range(1, 31))
 FORM = ("--dataset", "imported", "--time-column", "when", "--time-format", "%Y-%m-%d", "--timezone", "UTC")
 SUMS = """
@@ -81,13 +82,10 @@ class Checkout(OwnPosthouse):
 
 def copied_checkout(to: Path) -> Checkout:
     """The files of this checkout, and what an installation would put beside them."""
-    asked = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(asked, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-    shutil.copytree(ROOT / ".local" / "servers", to / ".local" / "servers", symlinks=True)
+    shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    broker = Path(".local") / "servers" / "rabbitmq"
+    if (ROOT / broker).exists():
+        shutil.copytree(ROOT / broker, to / broker, symlinks=True)
     for directory in (".venv/bin", ".venv"):
         (to / directory).mkdir(parents=True, exist_ok=True)
     (to / ".venv/bin/python").symlink_to((ROOT / ".venv/bin/python").resolve())
