@@ -9,7 +9,7 @@ from services.auth.rules import key_of, network_of
 from shared.errors import TooMany
 from shared.limits import Limit, Limiter
 
-# From one address, whatever the names: who tries one password on many accounts gets no further.
+# From one address without a known device, whatever the names: one password on many accounts gets no further.
 ADDRESS = Limit("sign_in_address", 100, 600)
 # For one name or address of a person, from anywhere: 30 guesses at once and 4 an hour, 96 a day.
 NAME = Limit("sign_in_name", 30, 27_000)
@@ -48,10 +48,10 @@ class Throttle:
 
     async def enter(self, attempt: Attempt) -> Ticket:
         """Let somebody try; raises TooMany."""
+        if attempt.device is not None:  # whatever others do at the same address
+            return Ticket((await self._take(DEVICE, attempt.device.hex),))
         network = network_of(attempt.client)
         first = await self._take(ADDRESS, network)
-        if attempt.device is not None:
-            return Ticket((first, await self._take(DEVICE, attempt.device.hex)))
         try:
             return Ticket((first, await self._take(NAME, f"{attempt.project} {key_of(attempt.name)}")))
         except TooMany:

@@ -207,9 +207,11 @@ async def test_the_right_password_costs_nothing(auth: Auth) -> None:
 
 async def test_one_address_tries_a_hundred_passwords_whatever_the_names(auth: Auth) -> None:
     await auth.set_up()
+    device = auth.device_token(await auth.open_session())
     codes = [await auth.tried(f"somebody {number}") for number in range(120)]
     assert codes.count("too_many_requests") in range(15, 21)
     assert await auth.tried() == "too_many_requests"
+    assert await auth.tried(device=device) == ""
     auth.client = "198.51.100.7"
     assert await auth.tried() == ""
 

@@ -65,7 +65,7 @@ def _attempt(claim: Claim, found: Credentials | None, places: Collection[str], d
         return Attempt(claim.project, claim.name, claim.client)
     account = found.person.id
     device = Devices(deps.tools.vault).known(claim.device, account, deps.now)
-    is_known = network_of(claim.client) in map(network_of, places)
+    is_known = claim.client != "" and network_of(claim.client) in map(network_of, places)
     return Attempt(claim.project, claim.name, claim.client, device, account, is_known)
 
 
