@@ -7,8 +7,10 @@ calls to another host. What a test does on purpose it announces: `noticed(page).
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,7 +44,22 @@ FLAGS = (
     "--disable-sync",
 )
 SECONDS = 10
+SETTLED_SECONDS = 3
 Theme = Literal["light", "dark"]
+LOOK_SECONDS = 0.05
+FITS = """(width) => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  return innerWidth === width && scrollWidth <= clientWidth;
+}"""
+# What sticks out, without what is inside of something that scrolls by itself.
+TOO_WIDE = """() => {
+  const room = document.documentElement.clientWidth;
+  const scrolls = (one) => one && one !== document.body
+    && (getComputedStyle(one).overflowX !== "visible" || scrolls(one.parentElement));
+  return [...document.querySelectorAll("body *")]
+    .filter((one) => one.getBoundingClientRect().right > room + 1 && !scrolls(one.parentElement))
+    .slice(0, 5).map((one) => one.outerHTML.slice(0, 120));
+}"""
 # A page that is left while it asks something, or a download: nothing a person would notice.
 LEFT = "net::ERR_ABORTED"
 BAD_WORDS = ("error", "warning", "assert")
@@ -206,26 +223,24 @@ async def check_access(page: Page) -> None:
 
 
 async def check_width(page: Page, width: int) -> None:
-    """At this width nothing has to be scrolled sideways."""
+    """At this width nothing has to be scrolled sideways, as soon as everything has found its size."""
     size = page.viewport_size
     assert size is not None
     await page.set_viewport_size({"width": width, "height": size["height"]})
-    scrolls, wide = await page.evaluate(
-        """() => {
-          const room = document.documentElement.clientWidth;
-          const wide = [...document.querySelectorAll("body *")]
-            .filter((one) => one.getBoundingClientRect().right > room + 1);
-          const places = wide.slice(0, 5).map((one) => one.outerHTML.slice(0, 120));
-          return [document.documentElement.scrollWidth > room, places];
-        }"""
-    )
+    end = time.monotonic() + SETTLED_SECONDS
+    while True:
+        fits = await page.evaluate(FITS, width)
+        if fits or time.monotonic() > end:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    wide = [] if fits else await page.evaluate(TOO_WIDE)
     await page.set_viewport_size(size)
-    assert not scrolls, f"{page.url} at {width} px is too wide: {wide}"
+    assert fits, f"{page.url} at {width} px is too wide: {wide}"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is on a picture: how many colours, and how much of it has the commonest one."""
+    """What every fifth dot of a picture says: how many colours, and how much has the commonest one."""
 
     width: int
     height: int
@@ -238,27 +253,29 @@ class Picture:
         return self.colours < 4 or self.commonest > 0.9995
 
 
+_eyes: WeakKeyDictionary[Browser, Page] = WeakKeyDictionary()
+
+
 async def look_at(browser: Browser, png: bytes) -> Picture:
     """Read a picture as a browser does."""
-    page = await browser.new_page()
-    try:
-        facts = await page.evaluate(
-            """async (text) => {
+    if browser not in _eyes:
+        _eyes[browser] = await browser.new_page()
+    facts = await _eyes[browser].evaluate(
+        """async (text) => {
               const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
               const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
               const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
               const pen = canvas.getContext("2d", { willReadFrequently: true });
               pen.drawImage(bitmap, 0, 0);
               const { data } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
-              const pixels = new Uint32Array(data.buffer), counts = new Map();
+              const pixels = new Uint32Array(data.buffer).filter((_, i) => i % 5 === 0);
+              const counts = new Map();
               for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
               const most = Math.max(...counts.values());
               return [bitmap.width, bitmap.height, counts.size, most / pixels.length];
             }""",
-            base64.b64encode(png).decode(),
-        )
-    finally:
-        await page.close()
+        base64.b64encode(png).decode(),
+    )
     return Picture(*facts)
 
 

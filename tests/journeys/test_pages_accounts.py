@@ -118,6 +118,7 @@ async def test_every_mistake_of_the_form_is_said_at_once(new_owner: Windows) -> 
 async def test_set_up_with_nothing_but_the_keyboard(new_owner: Windows) -> None:
     page = await new_owner()
     await page.goto("/")
+    await expect(page.locator("#name")).to_be_focused()
     keys = page.keyboard
     for text in ("ann", "ann@example.org", PASSWORD):
         await keys.type(text)
@@ -225,6 +226,7 @@ async def test_signing_in_leads_where_one_wanted_to_go_and_never_elsewhere(
 
 async def test_signing_in_with_nothing_but_the_keyboard(page: Page, person: dict[str, str]) -> None:
     await page.goto("/login")
+    await expect(page.locator("#name")).to_be_focused()
     await page.keyboard.type(person["POSTHOUSE_NAME"])
     await page.keyboard.press("Tab")
     await page.keyboard.type(person["POSTHOUSE_PASSWORD"])
