@@ -80,14 +80,14 @@ _STEPS = ((60, 1, "second"), (3600, 60, "minute"), (86_400, 3600, "hour"), (2_59
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """`3 minutes ago`, `in 2 days`; beyond 30 days the date."""
+    """`3 minutes ago`, `in 2 days`; beyond 30 days the date. What is to come is rounded, what was is over."""
     seconds = int((now - moment).total_seconds())
     size = abs(seconds)
     if size < 5:
         return "just now"
     for below, unit, name in _STEPS:
         if size < below:
-            count = size // unit
+            count = size // unit if seconds > 0 else (size + unit // 2) // unit
             text = f"{count} {name}{'' if count == 1 else 's'}"
             return f"{text} ago" if seconds > 0 else f"in {text}"
     return moment.astimezone(UTC).strftime("%-d %b %Y")

@@ -34,7 +34,10 @@ WORDS = {
     30 * DAY: "30 Jan 2026",
     400 * DAY: "25 Jan 2025",
     -5: "in 5 seconds",
+    -90: "in 2 minutes",
+    -(DAY - 9): "in 24 hours",
     -DAY: "in 1 day",
+    -(7 * DAY - 9): "in 7 days",
     -7 * DAY: "in 7 days",
     -40 * DAY: "10 Apr 2026",
 }

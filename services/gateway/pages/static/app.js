@@ -9,7 +9,7 @@ export function ago(moment, now = new Date()) {
   if (size < 5) return "just now";
   for (const [below, unit, name] of STEPS) {
     if (size < below) {
-      const count = Math.trunc(size / unit);
+      const count = Math.trunc((seconds > 0 ? size : size + Math.trunc(unit / 2)) / unit);
       const text = `${count} ${name}${count === 1 ? "" : "s"}`;
       return seconds > 0 ? `${text} ago` : `in ${text}`;
     }
