@@ -40,7 +40,9 @@ END_SECONDS = 20.0
 
 
 def test(instance: Instance, arguments: list[str]) -> int:
-    """Run pytest on fresh servers of its own; servers named by POSTHOUSE_TEST_<...>_URL are used instead."""
+    """Run pytest on fresh servers of its own; servers named by POSTHOUSE_TEST_<...>_URL are used instead,
+    and the browser of POSTHOUSE_TEST_CHROMIUM.
+    """
     console = Console()
     began = time.monotonic()
     slot, lock = _slot(instance)

@@ -99,7 +99,7 @@ class Visit:
         body = render(template, **known | more)
         headers: CIMultiDict[str] = CIMultiDict(_HEADERS)
         if self.told:
-            headers.add(SET_COOKIE, flash.forget())
+            headers.add(SET_COOKIE, self._safe(flash.forget()))
         return web.Response(status=status, body=body, headers=headers)
 
     def go(
@@ -110,8 +110,13 @@ class Visit:
         for cookie in cookies:
             headers.add(SET_COOKIE, cookie)
         if told:
-            headers.add(SET_COOKIE, flash.remember(self.gateway.vault, flash.Told(kind, told)))
+            said = flash.remember(self.gateway.vault, flash.Told(kind, told))
+            headers.add(SET_COOKIE, self._safe(said))
         return web.Response(status=303, headers=headers)
+
+    def _safe(self, cookie: str) -> str:
+        """What came encrypted goes back encrypted only."""
+        return f"{cookie}; Secure" if self.incoming.secure else cookie
 
     def own_path(self, name: str = "next", otherwise: str = "/") -> str:
         """Where the person wanted to go: a path of ours, or `otherwise`."""

@@ -122,6 +122,16 @@ async def test_what_is_no_form_is_refused_with_a_page(pages: House) -> None:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
+async def test_what_came_encrypted_goes_back_encrypted_only(vault: Vault) -> None:
+    async with open_house(vault, add_pages, trusted_proxies="127.0.0.1") as pages:
+        for scheme, is_secure in (("https", True), ("http", False)):
+            headers = HTML | OURS | {"X-Forwarded-Proto": scheme, "X-Forwarded-For": "203.0.113.9"}
+            answer = await pages.request("POST", "/logout", headers=headers | FORM, allow_redirects=False)
+            cookies = answer.headers.getall("Set-Cookie")
+            assert len(cookies) == 2
+            assert all(("; Secure" in cookie) == is_secure for cookie in cookies)
+
+
 # -- the first account
 
 
