@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.auth import rules
 from services.auth.deps import Deps
-from services.auth.handlers import accounts
+from services.auth.handlers.accounts import delete, restore
 from services.auth.handlers.sessions import ended
 from services.auth.rules import Person
 from shared.bus.routes import Done, Routes
@@ -52,7 +52,7 @@ async def delete_user(command: DeleteUser, deps: Deps) -> Done[Deleted]:
     by = rules.administrator(deps.caller)
     if command.user_id == by:
         raise Conflict("Delete your own account with your password: DELETE /v1/me.")
-    return await accounts.delete(await _living(command.user_id, deps), by, deps)
+    return await delete(await _living(command.user_id, deps), by, deps)
 
 
 @routes.command(RestoreUser)
@@ -60,7 +60,7 @@ async def restore_user(command: RestoreUser, deps: Deps) -> Done[User]:
     person = await _known(command.user_id, deps)
     if rules.is_gone(person, deps.now):
         raise _no_such_user()
-    done = await accounts.restore(person, deps)
+    done = await restore(person, deps)
     return Done(user_of(replace(person, deleted_at=None, purge_at=None)), events=done.events)
 
 
