@@ -166,6 +166,27 @@ async def test_what_comes_in_appears_while_one_looks(signed_in: Page, made: Any,
     await expect(place.locator(".summary")).to_contain_text("5 values · min -8 °C", timeout=LIVE_MS)
 
 
+async def test_nothing_is_asked_while_nobody_looks(signed_in: Page, made: Any, send: Any) -> None:
+    hidden, looked_at = signed_in, await signed_in.context.new_page()
+    send(made["id"], made["write_key"], readings(1, 2, 3))
+    for page in (hidden, looked_at):
+        await page.goto(f"/datasets/{made['id']}")
+        await drawn(page, "Temperature")
+    is_hidden = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
+    await hidden.evaluate(is_hidden)
+    await expect(hidden.locator("#live")).to_have_text("Paused", timeout=LIVE_MS)
+    asked: list[str] = []
+    hidden.on("request", lambda request: asked.append(request.url))
+    for value in (4, 5):  # so long that the other one looked twice
+        send(made["id"], made["write_key"], {"values": {"temp": value}})
+        told = chart(looked_at, "Temperature").locator(".summary")
+        await expect(told).to_contain_text(f"{value} values", timeout=LIVE_MS)
+    assert not asked
+    await hidden.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(chart(hidden, "Temperature").locator(".summary")).to_contain_text("5 values")
+    await expect(hidden.locator("#live")).to_have_text("Live")
+
+
 async def test_a_line_that_is_cut_is_said_and_mended(signed_in: Page, made: Any, send: Any) -> None:
     page = signed_in
     send(made["id"], made["write_key"], readings(1, 2, 3))
@@ -391,7 +412,7 @@ async def test_what_was_deleted_comes_back(signed_in: Page, made: Any, send: Any
     await expect(page.get_by_role("status").first).to_contain_text("with 2 readings is deleted")
     assert send(made["id"], made["write_key"], readings(3)) == 401
     row = page.get_by_role("row", name=made["name"])
-    await expect(row).to_contain_text("in 23 hours")
+    await expect(row).to_contain_text("in 24 hours")
     await row.get_by_role("button", name="Undo").click()
     await expect(page.get_by_role("status").first).to_contain_text("is back with 2 readings")
     assert send(made["id"], made["write_key"], readings(3)) == 201
@@ -489,6 +510,33 @@ async def test_lines_that_cannot_be_stored_are_listed(signed_in: Page, made: Any
     await page.get_by_role("link", name="See the readings").click()
     await expect(page.locator("table.readings tbody tr").last).to_contain_text("1.5")
     await expect(page.locator("table.readings tbody tr").last).to_contain_text("a;b")
+
+
+async def test_a_list_of_json_comes_in_as_it_is_written(
+    signed_in: Page, posthouse: Posthouse, token: str, made: Any, tmp_path: Path
+) -> None:
+    page = signed_in
+    file = tmp_path / "some.json"
+    file.write_text(
+        """[
+          {"at": "2026-01-01T00:00:00Z", "values": {"temp": "22.50", "pressure": 1013}},
+          {"at": "2026-01-01T01:00:00Z", "values": {"temp": null}, "status": "}]"},
+          {"values": {"air pressure": 1013}}
+        ]"""
+    )
+    await page.goto(f"/datasets/{made['id']}/import")
+    await page.get_by_label("CSV, NDJSON or JSON").set_input_files(file)
+    told = page.locator("#unknown-text")
+    await expect(told).to_contain_text("2 names have no variable yet: pressure, air pressure.")
+    await expect(told).to_contain_text("“air pressure” cannot be a tag")
+    await page.get_by_role("button", name="Add them as variables").click()
+    await expect(told).to_contain_text("1 name has no variable yet: air pressure.")
+    await page.get_by_role("button", name="Import", exact=True).click()
+    await expect(page.locator("#progress-text")).to_contain_text("2 readings stored, 1 line refused")
+    await expect(page.locator("#lines tr").first).to_contain_text("3")
+    items = posthouse.ask(f"/v1/datasets/{made['id']}/readings?order=asc", token=token)["items"]
+    assert [one["values"] for one in items] == [{"temp": "22.50", "pressure": 1013}, {"temp": None}]
+    assert items[1]["status"] == "}]"
 
 
 async def test_an_import_that_is_stopped_goes_on(

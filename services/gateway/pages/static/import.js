@@ -182,19 +182,25 @@ const unknown = () => source.columns.filter(({ becomes: role }) => role.startsWi
 function tellUnknown() {
   const names = unknown().map(({ name }) => name);
   byId("unknown").hidden = !names.length;
-  byId("unknown-text").textContent = `${count(names.length, "column has", "columns have")} no variable yet: ${names.join(", ")}.`;
+  const isCsv = source.kind === "csv";
+  // A column can be called otherwise on its way; what a document calls its values stays.
+  const never = isCsv ? [] : names.filter((name) => !TAG.test(name));
+  const has = isCsv ? count(names.length, "column has", "columns have") : count(names.length, "name has", "names have");
+  const refused = never.length ? ` “${never.join("”, “")}” cannot be a tag: readings with it are refused.` : "";
+  byId("unknown-text").textContent = `${has} no variable yet: ${names.join(", ")}.${refused}`;
+  byId("add-variables").hidden = names.length === never.length;
   const used = source.columns.map(({ becomes: role }) => role).filter((role) => role !== "skip");
   const twice = used.find((role, index) => used.indexOf(role) !== index);
-  const noTime = source.kind === "csv" && !used.includes("time");
+  const noTime = isCsv && !used.includes("time");
   say("options-wrong", twice ? "Two columns become the same: choose another for one of them." : noTime ? "No column is the time: every reading would get the time of the import." : "");
-  byId("begin").disabled = Boolean(names.length || twice);
+  byId("begin").disabled = Boolean((isCsv && names.length) || twice);
 }
 
 /** A name as a tag: what a tag cannot have becomes an underscore. */
 const tagOf = (name) => TAG.test(name) ? name : name.normalize("NFKD").replace(/[^A-Za-z0-9_.-]+/g, "_").replace(/^[.-]+/, "").slice(0, 64) || "value";
 
 async function addVariables() {
-  const fresh = unknown().map((column) => ({ column, tag: tagOf(column.name) }));
+  const fresh = unknown().filter(({ name }) => source.kind === "csv" || TAG.test(name)).map((column) => ({ column, tag: tagOf(column.name) }));
   try {
     const now = await api(address);
     const kept = now.variables.filter(({ retired }) => !retired).map(({ tag, name, unit }) => ({ tag, name, unit }));
