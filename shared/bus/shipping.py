@@ -84,8 +84,17 @@ class Shipper:
         )
 
     def ended(self, frame: Frame, ending: Ending) -> None:
-        """One line per command, and a sample of the queries; never about the storing of lines."""
+        """One line per command, and a sample of the queries; never about the storing of lines.
+
+        Nor about a timer that did its work, as some do every few seconds: that is a metric.
+        """
         kind = frame.kind
+        if (
+            ending is Ending.DONE
+            and frame.principal.id == self._service
+            and frame.principal.kind == "service"
+        ):
+            return
         if kind == "log" or (kind == "query" and random.random() >= self._query_sample):
             return
         if len(self._ended) >= MOST_ENDED:

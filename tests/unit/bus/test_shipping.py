@@ -92,6 +92,20 @@ def test_every_command_leaves_a_line_and_of_queries_the_sample_that_is_set(broke
         assert len(shipped(broker)[-1][1].ended) == expected
 
 
+def test_a_timer_is_heard_of_when_it_failed_only(broker, shipper):
+    timer = Frame(
+        id=uuid7(),
+        topic="ingest.purge_datasets",
+        kind="command",
+        principal=Principal(kind="service", id="ingest"),
+    )
+    for ending in (Ending.DONE, Ending.FAILED, Ending.DONE):
+        shipper.ended(timer, ending)
+    shipper.flush()
+    [(_, told)] = shipped(broker)
+    assert [each.ending for each in told.ended] == ["failed"]
+
+
 def test_what_is_too_much_is_counted_and_said_once_lines_go_through_again(broker, link):
     figures = CollectorRegistry()
     shipper = Shipper(link, "ingest", registry=figures)
