@@ -29,7 +29,7 @@ from shared.contracts.ingest import (
 from shared.errors import NotFound, Refusal
 
 site = Site()
-ONE = "/datasets/{dataset_id:[0-9a-fA-F-]{36}}"
+ONE = "/datasets/{dataset_id:[0-9a-fA-F-]+}"
 ROWS = 25
 KINDS: tuple[KeyKind, ...] = ("read", "write")
 

@@ -184,10 +184,15 @@ def _sentence(wrong: FieldError) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
+_PATTERN = re.compile(r":[^}]+\}")
+
+
 def _handler(row: Page, gateway: Gateway) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    template = _PATTERN.sub("}", row.path)  # as metrics show it
+
     async def handle(request: web.Request) -> web.StreamResponse:
         incoming = request[INCOMING]
-        incoming.template = row.path
+        incoming.template = template
         visit = Visit(incoming, gateway, request)
         try:
             incoming.read_headers()

@@ -152,6 +152,15 @@ async def test_datasets_are_found_by_any_of_their_words(pages: House) -> None:
     assert "No dataset fits “attic”" in body
 
 
+async def test_metrics_name_pages_without_patterns(pages: House) -> None:
+    made = await pages.dataset(pages.services.token())
+    await get(pages, f"/datasets/{made['id']}", pages.services.token())
+    await get(pages, f"/datasets/{made['id']}/keys/write", pages.services.token())
+    counted = (await pages.request("GET", "/metrics")).body.decode()
+    assert 'route="/datasets/{dataset_id}"' in counted
+    assert 'route="/datasets/{dataset_id}/keys/{kind}"' in counted
+
+
 # -- ranges
 
 
