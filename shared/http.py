@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 VERSION = "0.1.0"
@@ -33,6 +33,17 @@ def readiness(missing: Mapping[str, str]) -> tuple[int, bytes]:
     return (503 if missing else 200), msgspec.json.encode(body)
 
 
+async def exposition(figures: CollectorRegistry, missing: Missing) -> bytes:
+    """What /metrics answers: the figures, and what /readyz would say now."""
+    away = await missing()
+    own = CollectorRegistry()
+    Gauge("posthouse_ready", "1 when /readyz says so", registry=own).set(not away)
+    reasons = Gauge("posthouse_missing", "1 for each dependency that is away", ["dependency"], registry=own)
+    for dependency in away:
+        reasons.labels(dependency).set(1)
+    return generate_latest(figures) + generate_latest(own)
+
+
 def ops_app(service: str, commit: str, missing: Missing, figures: CollectorRegistry) -> web.Application:
     """/healthz, /readyz and /metrics of one process."""
 
@@ -43,7 +54,8 @@ def ops_app(service: str, commit: str, missing: Missing, figures: CollectorRegis
         return _json(*readiness(await missing()))
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(figures), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await exposition(figures, missing)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)

@@ -94,6 +94,11 @@ class Limiter:
         self._ask_at = 0.0
         self._is_away = False
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether Redis is away and every process counts for itself."""
+        return self._is_away
+
     async def take(self, limit: Limit, key: str, cost: int = 1) -> Verdict:
         """Take `cost` permits or none. 0 only looks; a negative cost gives back what was taken.
 

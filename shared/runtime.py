@@ -9,12 +9,13 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 import structlog
 from aiohttp.web import AppRunner
-from prometheus_client import Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from shared import http, logs
 from shared.bus import codec
@@ -219,6 +220,7 @@ class Running:
             settings.database_url, size=settings.pool_size, application_name=f"posthouse {routes.service}"
         )
         figures = http.registry()
+        self._measure_pool(figures)
         if settings.ops_address:
             app = http.ops_app(routes.service, settings.commit, self._missing, figures)
             runner = await http.serve_ops(app, settings.ops_address)
@@ -266,6 +268,13 @@ class Running:
         for close in reversed(self._closing):
             with suppress(Exception):
                 await close()
+
+    def _measure_pool(self, figures: CollectorRegistry) -> None:
+        pool = Gauge(
+            "posthouse_database_connections", "Connections to PostgreSQL", ["state"], registry=figures
+        )
+        for state in ("busy", "idle", "most"):
+            pool.labels(state).set_function(partial(self._database.connections, state))
 
     async def _open_database(self, stopping: asyncio.Event, inbox: PostgresInbox) -> bool:
         while not stopping.is_set():

@@ -77,6 +77,8 @@ class Outcome(msgspec.Struct, frozen=True):
     error: BaseException | None = None
     retry_after: float = 0.0
     announced: Sequence[Announcement] = ()
+    again: bool = False
+    """Read from the inbox: nothing was done this time."""
 
 
 def refusal_of(error: Refusal) -> RefusalBody:

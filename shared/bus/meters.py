@@ -47,6 +47,7 @@ class Meters(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tallies: dict[str, Tally] = {}
+        self.repeats = 0
         registry.register(self)
 
     def of(self, topic: str) -> Tally:
@@ -68,3 +69,6 @@ class Meters(Collector):
                 seconds.add_metric((topic,), tally.cumulated(), tally.seconds)
         yield frames
         yield seconds
+        yield CounterMetricFamily(
+            "posthouse_repeats", "Commands that came again and were answered as before", value=self.repeats
+        )

@@ -378,8 +378,9 @@ def answer_again(frame: Frame, entry: Entry) -> Outcome:
         detail = "this idempotency key was used with another request"
         return Outcome(Ending.MISMATCH, refusal=RefusalBody(status=422, code="key_reused", detail=detail))
     if entry.refused:
-        return Outcome(Ending.REFUSED, refusal=_refusals.decode(entry.reply), events=entry.events)
-    return Outcome(Ending.DONE, reply=entry.reply, events=entry.events)
+        refusal = _refusals.decode(entry.reply)
+        return Outcome(Ending.REFUSED, refusal=refusal, events=entry.events, again=True)
+    return Outcome(Ending.DONE, reply=entry.reply, events=entry.events, again=True)
 
 
 def _entry(frame: Frame, outcome: Outcome) -> Entry:

@@ -360,6 +360,8 @@ class Service:
             return
         if outcome.ending is Ending.RETRY and verdict.broker is Broker.DEAD:
             outcome = msgspec.structs.replace(outcome, ending=Ending.TOO_OFTEN)
+        if outcome.again:
+            self._meters.repeats += 1
         self._ended_so(work, outcome.ending)
         self._endings.carry_out(work, outcome, verdict)
         for repeat in work.repeats:
@@ -389,6 +391,7 @@ class Service:
 
     def _end_repeat(self, repeat: Work, first: Work, outcome: Outcome, verdict: Verdict) -> None:
         """A copy that joined the running one: the same reply; the effects and events are the first one's."""
+        self._meters.repeats += 1
         if codec.body_hash(repeat.frame) != codec.body_hash(first.frame):
             detail = "this idempotency key was used with another request"
             refusal = RefusalBody(status=422, code="key_reused", detail=detail)

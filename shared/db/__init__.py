@@ -75,6 +75,13 @@ class Database:
             raise RuntimeError("the database is not open")
         return self._pool
 
+    def connections(self, state: str) -> int:
+        """How many connections are `busy` or `idle`, or may be open at `most`."""
+        if self._pool is None or state == "most":
+            return self._size if state == "most" else 0
+        idle = self._pool.get_idle_size()
+        return idle if state == "idle" else self._pool.get_size() - idle
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool; raises Away when there is none to be had in time, or when it is lost."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,6 +20,8 @@ class Meter(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.in_flight = 0
+        self.limits_alone: Callable[[], bool] = _never
+        self.certificate_ends: Callable[[], datetime | None] = _no_time
         self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
         self._seconds: dict[tuple[str, str], _Timed] = defaultdict(_Timed)
         self._calls: dict[tuple[str, str], int] = defaultdict(int)
@@ -58,6 +61,25 @@ class Meter(Collector):
         for names, number in list(self._calls.items()):
             calls.add_metric(names, number)
         yield calls
+        yield GaugeMetricFamily(
+            "posthouse_limits_alone",
+            "1 while Redis is away and each process counts callers for itself.",
+            value=self.limits_alone(),
+        )
+        ends = GaugeMetricFamily(
+            "posthouse_certificate_ends_timestamp_seconds", "Until when the certificate in use is good."
+        )
+        if until := self.certificate_ends():
+            ends.add_metric((), until.timestamp())
+        yield ends
+
+
+def _never() -> bool:
+    return False
+
+
+def _no_time() -> None:
+    return None
 
 
 class _Timed:

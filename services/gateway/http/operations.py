@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from services.gateway.http import submissions
 from services.gateway.http.answers import JSON, Answer, to_json
@@ -122,7 +122,9 @@ async def readyz(incoming: Incoming, gateway: Gateway) -> Answer:
 async def metrics(incoming: Incoming, gateway: Gateway) -> Answer:
     """The text format; from another machine with `Authorization: Bearer` and the token of the settings."""
     check_metrics_token(incoming, gateway.settings.metrics_token)
-    return Answer(200, generate_latest(gateway.meter.registry), CONTENT_TYPE_LATEST)
+    return Answer(
+        200, await http.exposition(gateway.meter.registry, gateway.missing_now), CONTENT_TYPE_LATEST
+    )
 
 
 @routes.page("/v1/services", "The services and the messages they speak", Services)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -115,6 +116,8 @@ class Door:
         self._stopping = app[GATEWAY].stopping
         self._settings = settings
         self._certificate = certificate_of(settings.tls_cert, settings.tls_key, settings.http_port)
+        if self._certificate is not None:
+            app[GATEWAY].meter.certificate_ends = self._certificate_ends
         self._openings: list[_Opening] = []
         self._listeners: list[asyncio.AbstractServer] = []
         self.port = 0
@@ -146,6 +149,9 @@ class Door:
             )
         )
         return int(listening.getsockname()[1])
+
+    def _certificate_ends(self) -> datetime | None:
+        return self._certificate.ends if self._certificate is not None else None
 
     def reload(self) -> None:
         """Read the certificate again; connections that are open keep theirs."""

@@ -25,6 +25,8 @@ class Certificate:
     def __init__(self, cert: str, key: str) -> None:
         self._files = Path(cert), Path(key or cert)
         self._newest = self._read()
+        self.ends = self._ends()
+        """Until when the pair in use is good; None: not known."""
         self.context = self._read()
         self.context.sni_callback = self._hand_over
 
@@ -35,11 +37,12 @@ class Certificate:
         except BadSettings as error:
             log.error("tls_not_reloaded", reason=str(error))
             return
+        self.ends = self._ends()
         self.tell()
 
     def tell(self) -> None:
         """Say until when the certificate is good."""
-        ends = self._ends()
+        ends = self.ends
         write = log.info if ends is None or ends - datetime.now(UTC) > SOON else log.warning
         write("tls_certificate", file=str(self._files[0]), good_until=ends and ends.isoformat())
 

@@ -18,6 +18,7 @@ def test_frames_and_seconds_are_told_by_topic() -> None:
     for seconds in (0.001, 0.02, 20.0):
         tally.ran(seconds)
     meters.of("a.c").ended(Ending.FAILED)
+    meters.repeats += 1
     lines = generate_latest(registry).decode().splitlines()
     for line in (
         'posthouse_frames_total{ending="done",topic="a.b"} 2.0',
@@ -28,6 +29,7 @@ def test_frames_and_seconds_are_told_by_topic() -> None:
         'posthouse_handler_seconds_bucket{le="+Inf",topic="a.b"} 3.0',
         'posthouse_handler_seconds_count{topic="a.b"} 3.0',
         'posthouse_handler_seconds_sum{topic="a.b"} 20.021',
+        "posthouse_repeats_total 1.0",
     ):
         assert line in lines
     assert not any("handler" in line and "a.c" in line for line in lines)

@@ -63,6 +63,8 @@ async def test_metrics_count_by_route_method_and_status(house: House, token: str
         'posthouse_gateway_calls_total{outcome="ok",topic="ingest.create_dataset"} 1.0',
         'posthouse_http_seconds_count{method="POST",route="/v1/datasets"} 1.0',
         "posthouse_http_in_flight 1.0",
+        "posthouse_limits_alone 0.0",
+        "posthouse_ready 1.0",
     ):
         assert line in text
 

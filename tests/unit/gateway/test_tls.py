@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ async def test_versions_below_1_2_are_refused_and_http_1_1_is_agreed_on(open_one
 def shown_to(link: Link) -> str:
     """The name in the certificate a connection was opened with."""
     return name_in(link[1].get_extra_info("ssl_object").getpeercert(binary_form=True))
+
+
+async def test_until_when_the_certificate_is_good_is_among_the_figures(open_one: Encrypted) -> None:
+    text = (await open_one.ask("GET /metrics")).body.decode()
+    (ends,) = (line for line in text.splitlines() if line.startswith("posthouse_certificate_ends"))
+    assert float(ends.split()[1]) > time.time()
 
 
 async def test_a_pair_that_is_broken_never_takes_the_place_of_one_that_works(
