@@ -65,7 +65,7 @@ def accounts() -> dict[str, Rights]:
     rights = {
         service: topology.service_rights(service, commands_of(service)) for service in topology.SERVICES
     }
-    return {"gateway": topology.gateway_rights(), **rights}
+    return {"gateway": topology.gateway_rights(), topology.MONITOR: topology.monitor_rights(), **rights}
 
 
 def queues() -> list[Queue]:
@@ -166,8 +166,8 @@ class Management:
                     await asyncio.sleep(0.1)
 
     async def account(self, name: str, password: str, rights: Rights) -> None:
-        """Make or update an account without tags, and exactly these rights."""
-        await self.call("PUT", f"/users/{name}", {"password": password, "tags": ""})
+        """Make or update an account, and exactly these rights."""
+        await self.call("PUT", f"/users/{name}", {"password": password, "tags": rights.tags})
         permission = {"configure": rights.configure, "write": rights.write, "read": rights.read}
         await self.call("PUT", f"/permissions/{self._vhost}/{name}", permission)
         for exchange, pattern in rights.topics.items():

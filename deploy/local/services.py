@@ -19,6 +19,7 @@ from deploy.local.reaching import bracketed, from_here, host_of, is_encrypted, l
 from deploy.local.settings import SECRET_KEY
 
 GATEWAY = "gateway"
+MONITOR = "monitor"
 BACKLOG = 1024
 
 
@@ -150,7 +151,8 @@ class Services:
     def _accounts(self, service: str) -> dict[str, str]:
         """The servers' addresses with this service's own account: less than an administrator may do."""
         role = f"posthouse_{service}"
-        return {
+        looks = service == GATEWAY and self.addresses.management
+        return (self._monitor() if looks else {}) | {
             "POSTHOUSE_AMQP_URL": with_account(
                 self.addresses.amqp, service, derive_password(self.key, f"amqp:{service}")
             ),
@@ -159,6 +161,11 @@ class Services:
             ),
             "POSTHOUSE_REDIS_URL": self.addresses.redis,
         }
+
+    def _monitor(self) -> dict[str, str]:
+        """The management API for who only looks."""
+        password = derive_password(self.key, f"amqp:{MONITOR}")
+        return {"POSTHOUSE_MANAGEMENT_URL": with_account(self.addresses.management, MONITOR, password)}
 
 
 def process_name(service: str, number: int) -> str:

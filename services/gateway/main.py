@@ -10,6 +10,7 @@ from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
 from services.gateway.live.tail import LogTail
+from services.gateway.management import Broker
 from services.gateway.pages.table import add_pages
 from services.gateway.readiness import counter, learn_signing_keys, watcher
 from services.gateway.revocations import TOPICS, listener
@@ -34,6 +35,9 @@ async def main() -> None:
         redis = connect(settings.redis_url, client_name="posthouse-gateway") if settings.redis_url else None
         browser = BrowserSessions(bus.requester, vault, tokens, redis, public_url=settings.public_url)
         callers = Callers(bus.requester, vault, tokens=tokens, browser=browser)
+        broker = None
+        if settings.management_url:
+            broker = Broker(settings.management_url, settings.amqp_url, lambda: bus.requester.depths)
         missing = watcher(bus.link, bus.requester, callers, ASKED)
         app = make_app(
             bus.requester,
@@ -46,15 +50,20 @@ async def main() -> None:
             processes=counter(bus.requester),
             add_pages=add_pages,
             tail=LogTail(bus.link),
+            broker=broker,
         )
         door = Door(app, settings)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, door.reload)
         await bus.start(TOPICS, listener(callers), callers.drop_all)
         bus.spawn(learn_signing_keys(callers))
+        if broker is not None:
+            bus.spawn(broker.watch())
         await door.open()
         await bus.serve_ops(app[GATEWAY].missing_now)
         await bus.stopping.wait()
         await door.stop()
+        if broker is not None:
+            await broker.close()
         if redis is not None:
             await redis.aclose()
 

@@ -26,6 +26,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     hsts_seconds: Annotated[
         int, note("how long browsers remember to come over https only; 0: they are not told", ge=0)
     ] = 30 * 86_400
+    management_url: Annotated[
+        str, note("RabbitMQ's management API, with an account that may only look", secret=True)
+    ] = ""
     metrics_token: Annotated[
         str, note("opens /metrics to other machines; empty: closed to them", secret=True)
     ] = ""

@@ -26,6 +26,7 @@ SHED_AT = 0.8
 SHED_QUERIES_AT = 0.6
 STREAM_PARTS = 8
 SERVICES = ("auth", "ingest", "chat", "worker")
+MONITOR = "monitor"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ class Queue:
 
 @dataclass(frozen=True)
 class Rights:
-    """What a broker account may do: regular expressions as RabbitMQ has them, and per topic exchange."""
+    """What a broker account may do: regular expressions as RabbitMQ has them, and per topic exchange.
+
+    `tags` open the management API: none, or `monitoring`, which sees all and changes nothing.
+    """
 
     configure: str
     write: str
     read: str
     topics: dict[str, str] = field(default_factory=dict)
+    tags: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,11 @@ def gateway_rights() -> Rights:
             LOGS: r"^gateway\.",
         },
     )
+
+
+def monitor_rights() -> Rights:
+    """The gateway's second account: it looks at queues through the management API and touches none."""
+    return Rights(configure="^$", write="^$", read="^$", tags="monitoring")
 
 
 def service_rights(service: str, commands: Iterable[str] = (), *, publishes: str | None = None) -> Rights:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from services.gateway.http import accounts, datasets, logs, operations, readings
+from services.gateway.http import accounts, datasets, logs, operations, queues, readings
 from services.gateway.http.answers import to_json
 from services.gateway.http.endpoint import Endpoint
 from services.gateway.http.front import FRONT, Front
@@ -25,6 +25,7 @@ from services.gateway.http.rates import Rates
 from services.gateway.http.short_way import SHORT_WAY, KnownPaths, ShortWay
 from services.gateway.http.table import Route, Routes
 from services.gateway.live.tail import LogTail
+from services.gateway.management import Broker
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from shared.bus.requests import Requester
@@ -34,7 +35,7 @@ from shared.limits import Limiter
 from shared.vault import Vault
 
 # What is called most comes first: the router tries paths that begin alike in this order.
-TABLES = (readings.routes, datasets.routes, accounts.routes, logs.routes, operations.routes)
+TABLES = (readings.routes, datasets.routes, accounts.routes, logs.routes, queues.routes, operations.routes)
 
 
 def make_app(
@@ -50,25 +51,30 @@ def make_app(
     tables: Sequence[Routes] = TABLES,
     add_pages: Callable[[web.Application, Gateway], None] | None = None,
     tail: LogTail | None = None,
+    broker: Broker | None = None,
 ) -> web.Application:
     """The whole gateway as an aiohttp application, to be opened by `Door`.
 
     `missing` names each dependency that is away with its reason, for `/readyz`; `processes` counts those
     that serve each service, for `/v1/services`; `registry` is what `/metrics` shows; `tables` are the
-    routes there are; `add_pages` adds the pages for people, `/` among them; `tail` is the log to follow.
+    routes there are; `add_pages` adds the pages for people, `/` among them; `tail` is the log to follow,
+    `broker` what its management API says.
     """
+    limiter = limiter or Limiter(None, "rate")
     gateway = Gateway(
         requester=requester,
         vault=vault,
         settings=settings,
         callers=callers or Callers(requester, vault),
         meter=Meter(registry or CollectorRegistry()),
-        rates=Rates(limiter or Limiter(None, "rate"), settings),
+        rates=Rates(limiter, settings),
         missing=missing,
         processes=processes,
         openapi=to_json(document(tables, settings, VERSION)),
         tail=tail,
+        broker=broker,
     )
+    gateway.meter.limits_alone = lambda: limiter.is_alone
     front = Front(gateway)
     app = web.Application()
     known = KnownPaths()

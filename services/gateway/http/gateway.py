@@ -15,6 +15,7 @@ from services.gateway.http.incoming import Incoming
 from services.gateway.http.metrics import Meter
 from services.gateway.http.rates import Rates
 from services.gateway.live.tail import LogTail
+from services.gateway.management import Broker
 from services.gateway.session import Callers
 from services.gateway.settings import Settings
 from shared.bus.requests import CallFailed, Requester
@@ -55,6 +56,7 @@ class Gateway:
     no_route: NoRoute | None = None
     """What answers a browser at an address that is none; None: a problem, as for programs."""
     tail: LogTail | None = None
+    broker: Broker | None = None
 
     @property
     def browser(self) -> BrowserSessions:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from aiohttp import web
 
 from services.gateway.http.gateway import Gateway
-from services.gateway.pages import accounts, datasets, editing, home, logs, people, settings, transfer
+from services.gateway.pages import (
+    accounts,
+    datasets,
+    editing,
+    home,
+    logs,
+    operations,
+    people,
+    settings,
+    transfer,
+)
 from services.gateway.pages.files import serve_static
 from services.gateway.pages.site import Site, lost
 
@@ -18,6 +28,7 @@ SITES: tuple[Site, ...] = (
     settings.site,
     people.site,
     logs.site,
+    operations.site,
 )
 
 

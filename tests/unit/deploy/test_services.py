@@ -87,3 +87,13 @@ def test_a_scale_for_a_service_there_is_not_is_refused(tmp_path: Path) -> None:
 def test_an_account_replaces_the_one_in_an_address() -> None:
     assert with_account("amqp://a:b@h:1/x", "n@me", "p/w") == "amqp://n%40me:p%2Fw@h:1/x"
     assert with_account("amqp://h:1", "n", "p") == "amqp://n:p@h:1"
+
+
+def test_the_gateway_alone_may_look_at_queues_and_with_an_account_that_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    all_of_them = programs(tmp_path, {})
+    password = derive_password("key", "amqp:monitor")
+    given = {name: one.env.get("POSTHOUSE_MANAGEMENT_URL") for name, one in all_of_them.items()}
+    address = f"http://monitor:{password}@127.0.0.1:15672"
+    assert given == {"gateway": address, "auth": None, "ingest": None}
