@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -18,36 +17,17 @@ from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
 from services.gateway.session import Callers
 from services.gateway.tokens import AccessTokens
-from shared import cache
 from shared.bus.requests import OutcomeUnknown, Unavailable
 from shared.contracts.auth import EndSession, RefreshSession
 from shared.contracts.base import ANONYMOUS, Principal
 from shared.errors import TooMany
 from shared.limits import Limiter
 from shared.vault import Vault
-from tests.line import Line, line_to
+from tests.line import Line
 from tests.unit.gateway.browsers import TOKEN_SECONDS, Auth, Clock, attributes, cookie, incoming
 from tests.unit.gateway.door import House, settings
 
 Make = Callable[..., BrowserSessions]
-
-
-@pytest.fixture
-async def line(redis_url: str) -> AsyncIterator[Line]:
-    parts = urlsplit(redis_url)
-    async with line_to(parts.hostname or "", parts.port or 6379) as line:
-        yield line
-
-
-@pytest.fixture
-async def redis(redis_url: str, line: Line) -> AsyncIterator[Redis]:
-    """A client at the end of a line."""
-    parts = urlsplit(redis_url)
-    account = parts.netloc.rpartition("@")[0]
-    netloc = f"{account}@127.0.0.1:{line.port}" if account else f"127.0.0.1:{line.port}"
-    redis = cache.connect(parts._replace(netloc=netloc).geturl(), client_name="test", seconds=1.0)
-    yield redis
-    await redis.aclose()
 
 
 @pytest.fixture

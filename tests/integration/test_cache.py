@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import cache
-from tests.line import Line, line_to
-
-
-@pytest.fixture
-async def line(redis_url: str) -> AsyncIterator[Line]:
-    parts = urlsplit(redis_url)
-    async with line_to(parts.hostname or "", parts.port or 6379) as line:
-        yield line
-
-
-@pytest.fixture
-async def redis(redis_url: str, line: Line) -> AsyncIterator[Redis]:
-    """A client at the end of a line."""
-    parts = urlsplit(redis_url)
-    account = parts.netloc.rpartition("@")[0]
-    netloc = f"{account}@127.0.0.1:{line.port}" if account else f"127.0.0.1:{line.port}"
-    redis = cache.connect(parts._replace(netloc=netloc).geturl(), client_name="test", seconds=1.0)
-    yield redis
-    await redis.aclose()
+from tests.line import Line
 
 
 async def test_hundreds_of_callers_wait_for_a_connection_instead_of_failing(redis: Redis) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,29 +13,11 @@ from redis.asyncio import Redis
 
 from shared import cache, limits
 from shared.limits import Limit, Limiter, Verdict, parse_limit
-from tests.line import Line, line_to
+from tests.line import Line
 
 FIVE = Limit("five", 5, 1_000.0)
 QUICK = Limit("quick", 2, 0.2)
 PATIENCE = 10.0
-
-
-@pytest.fixture
-async def line(redis_url: str) -> AsyncIterator[Line]:
-    parts = urlsplit(redis_url)
-    async with line_to(parts.hostname or "", parts.port or 6379) as line:
-        yield line
-
-
-@pytest.fixture
-async def redis(redis_url: str, line: Line) -> AsyncIterator[Redis]:
-    """A client at the end of a line."""
-    parts = urlsplit(redis_url)
-    account = parts.netloc.rpartition("@")[0]
-    netloc = f"{account}@127.0.0.1:{line.port}" if account else f"127.0.0.1:{line.port}"
-    redis = cache.connect(parts._replace(netloc=netloc).geturl(), client_name="test")
-    yield redis
-    await redis.aclose()
 
 
 @pytest.fixture(params=["redis", "this process"])

@@ -11,7 +11,7 @@ import structlog
 
 from services.auth import rules
 from services.auth.deps import Deps
-from services.auth.handlers.proving import Claim, gone, prove, prove_own, wrong_credentials
+from services.auth.handlers.proving import claim_of, gone, prove, prove_own, wrong_credentials
 from services.auth.handlers.sessions import ended
 from services.auth.rules import ADMINISTRATOR, Person
 from services.auth.store.accounts import Credentials, taken
@@ -186,14 +186,7 @@ async def delete_me(command: DeleteMe, deps: Deps) -> Done[Deleted]:
 @routes.command(RestoreMe, places=HASHES)
 async def restore_me(command: RestoreMe, deps: Deps) -> Done[Account]:
     """Judged and throttled as signing in is."""
-    claim = Claim(
-        deps.caller.project,
-        command.name,
-        deps.unsealed(command.password, "auth.password"),
-        deps.unsealed(command.device, "auth.device"),
-        deps.client,
-    )
-    proof = await prove(claim, deps)
+    proof = await prove(claim_of(command, deps), deps)
     if proof.person.deleted_by not in (None, proof.person.id):
         raise Forbidden("An administrator deleted this account; only an administrator brings it back.")
     return await restore(proof.person, deps)

@@ -14,6 +14,7 @@ from services.auth.rules import Person, network_of
 from services.auth.store.accounts import Credentials
 from services.auth.throttle import Attempt
 from services.auth.tokens import Devices
+from shared.contracts.auth import OpenSession, RestoreMe
 from shared.errors import Invalid, NotFound, Unauthorized
 
 log = structlog.get_logger()
@@ -42,6 +43,17 @@ class Proof:
     def person(self) -> Person:
         """Who it is."""
         return self.found.person
+
+
+def claim_of(command: OpenSession | RestoreMe, deps: Deps) -> Claim:
+    """What a command claims, opened."""
+    return Claim(
+        deps.caller.project,
+        command.name,
+        deps.unsealed(command.password, "auth.password"),
+        deps.unsealed(command.device, "auth.device"),
+        deps.client,
+    )
 
 
 async def prove(claim: Claim, deps: Deps) -> Proof:

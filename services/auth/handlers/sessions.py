@@ -10,7 +10,7 @@ import structlog
 
 from services.auth import rules
 from services.auth.deps import Deps
-from services.auth.handlers.proving import Claim, prove
+from services.auth.handlers.proving import claim_of, prove
 from services.auth.handlers.signing_keys import signing_key
 from services.auth.rules import Fate, Person, Refreshing
 from services.auth.store.sessions import Living, Opened
@@ -50,14 +50,7 @@ SUCCESSORS_KEPT = timedelta(minutes=1)
 async def open_session(command: OpenSession, deps: Deps) -> Done[SessionOpened]:
     """An unknown name and a wrong password differ in nothing a caller can see, not even in time."""
     tools = deps.tools
-    claim = Claim(
-        deps.caller.project,
-        command.name,
-        deps.unsealed(command.password, "auth.password"),
-        deps.unsealed(command.device, "auth.device"),
-        deps.client,
-    )
-    proof = await prove(claim, deps)
+    proof = await prove(claim_of(command, deps), deps)
     person = proof.person
     if person.deleted_at is not None:
         raise Forbidden("This account was deleted; it can be restored.", code="account_deleted")
