@@ -1,7 +1,7 @@
 # Every target is one command of ./posthouse, which works without make as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench locks
+.PHONY: help up down test check bench faults locks
 
 help:
 	@echo 'make up      start everything; Ctrl-C stops it (DETACH=1: return when ready; SCALE="gateway=2 ingest=3")'
@@ -9,6 +9,7 @@ help:
 	@echo 'make test    run the tests on servers of their own (ARGS="-k name": arguments of pytest)'
 	@echo 'make check   style, types, and who may import whom'
 	@echo 'make bench   measure ours beside others (ONLY=rpc,ingest: some parts; QUICK=1: a short run)'
+	@echo 'make faults  break everything under load and count (ONLY=R1,R4: some rows; RUNS=3: faults of each)'
 
 up:
 	@./posthouse up $(if $(filter 1 yes true,$(DETACH)),--detach) $(if $(SCALE),--scale "$(SCALE)")
@@ -24,6 +25,9 @@ check:
 
 bench:
 	@ONLY="$(ONLY)" QUICK="$(QUICK)" ./posthouse bench
+
+faults:
+	@ONLY="$(ONLY)" RUNS="$(RUNS)" BARE="$(BARE)" SHORT="$(SHORT)" SEED="$(SEED)" ./posthouse faults
 
 # After a change of dependencies in pyproject.toml. Needs uv; no address and no path may be left in a lock.
 # The tests read files of vega-datasets and never import it: what it would compute with is left out.

@@ -34,13 +34,13 @@ def bench(instance: Instance, arguments: Sequence[str]) -> int:
         raise Failure("A bench runs already in this checkout.")
     with lock:
         slot = _slot(instance, place)
-        _stop(slot, console)
+        stop_instance(slot, console)
         install(slot, console, dev=True)
         shutil.rmtree(slot.data, ignore_errors=True)
         try:
-            return _run([instance.python, "-m", "benchmarks", *arguments], instance.root)
+            return run_alone([instance.python, "-m", "benchmarks", *arguments], instance.root)
         finally:
-            _stop(slot, console)
+            stop_instance(slot, console)
             shutil.rmtree(slot.data, ignore_errors=True)
 
 
@@ -49,12 +49,13 @@ def _slot(instance: Instance, place: Path) -> Instance:
     return Instance(configuration.load(instance.root, {"POSTHOUSE_LOCAL": str(place / "instance")}))
 
 
-def _stop(slot: Instance, console: Console) -> None:
+def stop_instance(slot: Instance, console: Console) -> None:
+    """Stop it when it runs, and what a supervisor that was killed left behind."""
     if supervisor_of(slot) or slot.read_state().get("programs"):
         down(slot, console)
 
 
-def _run(command: Sequence[str | Path], root: Path) -> int:
+def run_alone(command: Sequence[str | Path], root: Path) -> int:
     """Run it in a group of processes of its own, pass signals on to it, end what is left of the group."""
     # In a session of its own, so that Ctrl-C reaches only us, and it stops what it started in its turn.
     child = subprocess.Popen(command, env=plain_environment(), cwd=root, start_new_session=True)

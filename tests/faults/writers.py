@@ -94,7 +94,7 @@ class Writers:
                     ledger.acknowledged.update(zip(values, entries, strict=True))
                     self.latest_kept = max(self.latest_kept, sent_at)
                     return
-                if words := _wrong(answer):
+                if words := wrong(answer):
                     ledger.wrong.append(f"{key}: {words}")
                     return
             await asyncio.sleep(AGAIN_SECONDS * (0.5 + random.random()))
@@ -112,7 +112,7 @@ class Writers:
             self.in_flight -= 1
 
 
-def _wrong(answer: Answer) -> str:
+def wrong(answer: Answer) -> str:
     """What is wrong with an answer that asks for a repetition; nothing when it is as promised."""
     said = f"{answer.status} {answer.body[:300]!r}"
     if answer.status not in (409, 503, 504) or answer.headers["content-type"] != "application/problem+json":

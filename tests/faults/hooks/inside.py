@@ -1,4 +1,4 @@
-"""Faults that only the process itself can time: death between commit and ack, an inbox that forgets."""
+"""Faults that only the process itself can time, and protections taken away to show what they are for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from typing import Any
 
 import asyncpg
 
+from shared.bus import link
+from shared.bus.amqp import Publisher
+from shared.bus.codec import Frame
+from shared.bus.endings import Outcome
 from shared.bus.inbox import BLANK_PACKED, Entry, PostgresInbox, PostgresUnit
 from shared.bus.routes import Guess, Statement
+from shared.bus.running import Runner
+from shared.bus.service import Service
+from shared.bus.verdict import Broker, Ending, Verdict
 
 
 def arm() -> None:
@@ -22,6 +29,11 @@ def arm() -> None:
         _forget_everything()
     if trigger := os.environ.get("FAULTS_KILL_FILE"):
         _die_after_commits(Path(trigger))
+    for name, take_away in PROTECTIONS.items():
+        if os.environ.get(f"FAULTS_{name}") == "off":
+            take_away()
+    if os.environ.get("FAULTS_POISON") == "on":
+        _be_poisoned()
 
 
 def _die_after_commits(trigger: Path) -> None:
@@ -99,3 +111,76 @@ def _forget_everything() -> None:
     PostgresInbox.keep = keep  # type: ignore[method-assign]
     PostgresUnit.lock = lock  # type: ignore[method-assign]
     PostgresUnit.record = record  # type: ignore[method-assign]
+
+
+def _believe_without_confirms() -> None:
+    def post(self: Publisher, message: link.Outgoing, settled: link.Settled) -> None:
+        sent = self.send(message)
+        self._tap.loop.call_soon(settled, None if sent else link.LinkDown(self.closed))
+
+    Publisher.post = post  # type: ignore[method-assign]
+
+
+def _let_unroutable_fall() -> None:
+    frames = Publisher._frames
+
+    def careless(self: Publisher, message: link.Outgoing) -> bytes:
+        message.mandatory = False
+        return frames(self, message)
+
+    Publisher._frames = careless  # type: ignore[method-assign]
+
+
+def _hold_nothing() -> None:
+    """While the database is away, what arrives has failed."""
+
+    def hold(self: Service, work: Any, outcome: Outcome) -> None:
+        self._ended_so(work, outcome.ending)
+        self._endings.carry_out(work, Outcome(Ending.FAILED, error=outcome.error), Verdict(Broker.ACK, 500))
+
+    Service._hold = hold  # type: ignore[method-assign]
+
+
+def _forget_deadlines() -> None:
+    Frame.seconds_left = lambda self, now: None  # type: ignore[method-assign]
+
+
+def _fail_together() -> None:
+    """Frames of a batch that fails are not tried one by one."""
+
+    async def many(self: Runner, route: Any, works: Any) -> Any:
+        ended: dict[Any, Any] = {}
+        try:
+            ready, messages = await self._sift(works, ended)
+            if ready:
+                ended.update(zip(ready, await self._batch(route, ready, messages), strict=True))
+        except Exception as error:
+            failed = self._failed(error)
+            return [ended.get(work, failed) for work in works]
+        return [ended[work] for work in works]
+
+    Runner.many = many  # type: ignore[method-assign]
+
+
+PROTECTIONS = {
+    "ALONE": _fail_together,
+    "CONFIRMS": _believe_without_confirms,
+    "MANDATORY": _let_unroutable_fall,
+    "HOLD": _hold_nothing,
+    "DEADLINE": _forget_deadlines,
+}
+
+
+def _be_poisoned() -> None:
+    """A request whose id says so makes the handler raise, or ends the process."""
+    batch = Runner._batch
+
+    async def poisoned(self: Runner, route: Any, works: Any, messages: Any) -> Any:
+        ids = [work.frame.request_id for work in works]
+        if any(each.startswith("poison-kills") for each in ids):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any(each.startswith("poison-raises") for each in ids):
+            raise ValueError("poison")
+        return await batch(self, route, works, messages)
+
+    Runner._batch = poisoned  # type: ignore[method-assign]

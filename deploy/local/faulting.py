@@ -1,0 +1,41 @@
+"""`./posthouse faults`: everything is broken under load, on instances of their own, and put away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.local import settings as configuration
+from deploy.local.benching import run_alone, stop_instance
+from deploy.local.console import Console
+from deploy.local.errors import Failure
+from deploy.local.files import try_lock
+from deploy.local.instance import Instance
+from deploy.local.servers import install
+
+PLACE = Path(".local/faults")
+
+
+def faults(instance: Instance, arguments: Sequence[str]) -> int:
+    """Run `tests.faults` in the environment for tests; what a row leaves behind is stopped and removed.
+
+    The logs of rows that did not pass are kept in `.local/faults/logs`.
+    """
+    console = Console()
+    place = instance.root / PLACE
+    lock = try_lock(place / "lock")
+    if lock is None:
+        raise Failure("The faults run already in this checkout.")
+    with lock:
+        slot = Instance(configuration.load(instance.root, {"POSTHOUSE_LOCAL": str(place / "instance")}))
+        stop_instance(slot, console)
+        install(instance, console, dev=True)
+        shutil.rmtree(place / "logs", ignore_errors=True)
+        os.environ["FAULTS_PLACE"] = str(place)
+        try:
+            return run_alone([instance.python, "-m", "tests.faults", *arguments], instance.root)
+        finally:
+            stop_instance(slot, console)
+            shutil.rmtree(slot.local, ignore_errors=True)
