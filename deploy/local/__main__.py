@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from deploy.local import prometheus
 from deploy.local import settings as configuration
 from deploy.local.benching import bench
 from deploy.local.console import Console
 from deploy.local.detach import detach
 from deploy.local.errors import Failure
+from deploy.local.faulting import faults
 from deploy.local.instance import ROOT, Instance
 from deploy.local.lines import show
 from deploy.local.reaching import check_certificate, is_encrypted
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
             return test(instance, rest)
         if command == "bench":
             return bench(instance, rest)
+        if command == "faults":
+            return faults(instance, rest)
         options = _parser().parse_args(arguments or ["--help"])
         work: Callable[[Instance, argparse.Namespace], int] = options.work
         return work(instance, options)
@@ -88,11 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument(
         "--check", action="store_true", help="only look whether the file is whole, and say what it is"
     )
+    watched = add("prometheus", _prometheus, "a Prometheus configuration with the addresses of what runs")
+    watched.add_argument("directory", type=Path, nargs="?", help="where to (.local/prometheus)")
     add("settings", _settings, "every setting: value, and where it comes from; secrets hidden")
     commands.add_parser(
         "test", help="run the tests on servers of their own; arguments go to pytest", add_help=False
     )
     commands.add_parser("bench", help="measure ours beside others; arguments name the parts", add_help=False)
+    commands.add_parser("faults", help="break everything under load; arguments name the rows", add_help=False)
     add("check", lambda instance, _: check(instance), "style, types and who may import whom")
     for name, text in (
         ("account", "broker accounts for services of your own: add, list, remove"),
@@ -176,6 +183,13 @@ def _logs(instance: Instance, options: argparse.Namespace) -> int:
 
 def _restore(instance: Instance, options: argparse.Namespace) -> int:
     return restore(instance, options.file, Console(), instead=options.replace, look_only=options.check)
+
+
+def _prometheus(instance: Instance, options: argparse.Namespace) -> int:
+    directory = options.directory or instance.local / "prometheus"
+    for line in prometheus.configure(instance, directory.resolve()):
+        print(line)
+    return 0
 
 
 def _settings(instance: Instance, options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from deploy.local import chromium, proxies
+from deploy.local import chromium, prometheus, proxies
 from deploy.local.console import Console
 from deploy.local.errors import Failure
 from deploy.local.files import try_lock
@@ -48,7 +48,11 @@ def test(instance: Instance, arguments: list[str]) -> int:
     slot, lock = _slot(instance)
     with lock:
         stop_left_over(slot, console)
-        more = {"Chromium": partial(chromium.ensure, slot), "HAProxy, nginx": partial(proxies.ensure, slot)}
+        more = {
+            "Chromium": partial(chromium.ensure, slot),
+            "HAProxy, nginx": partial(proxies.ensure, slot),
+            "Prometheus": partial(prometheus.ensure, slot),
+        }
         install(slot, console, dev=True, more=more)
         _install_clients(slot, console)
         for directory in (slot.data, slot.logs):
@@ -102,7 +106,7 @@ async def _run(slot: Instance, console: Console, arguments: list[str]) -> int:
 
 async def _pytest(slot: Instance, servers: Servers, arguments: list[str]) -> int:
     env = plain_environment() | servers.addresses.environment("POSTHOUSE_TEST")
-    env |= chromium.environment(slot) | proxies.environment(slot)
+    env |= chromium.environment(slot) | proxies.environment(slot) | prometheus.environment(slot)
     env["PATH"] = os.pathsep.join([*_node_directories(slot), env.get("PATH", os.defpath)])
     child = await asyncio.create_subprocess_exec(
         str(slot.python),
