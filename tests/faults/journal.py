@@ -50,7 +50,10 @@ class Journal:
 
 @dataclass(frozen=True)
 class Count:
-    """What became of everything in a journal; `recovered` was stored without having been acknowledged."""
+    """What became of everything in a journal.
+
+    `recovered` was stored without having been acknowledged; `misnumbered` were promised another entry.
+    """
 
     attempted: int = 0
     acknowledged: int = 0
@@ -59,6 +62,7 @@ class Count:
     doubled: int = 0
     recovered: int = 0
     unexpected: int = 0
+    misnumbered: int = 0
 
     def __add__(self, other: Count) -> Count:
         return Count(
@@ -80,6 +84,7 @@ async def check(posthouse: OwnPosthouse, journal: Path) -> Count:
 def count(ledger: Ledger, stored: Iterable[tuple[int, int]]) -> Count:
     """Compare one ledger with (entry, value) as they lie in the tables."""
     rows = list(stored)
+    entries = {value: entry for entry, value in rows}
     found = compare(ledger, rows)
     unacknowledged = {value for _, value in rows} - set(ledger.acknowledged)
     return Count(
@@ -90,6 +95,9 @@ def count(ledger: Ledger, stored: Iterable[tuple[int, int]]) -> Count:
         doubled=found.doubled,
         recovered=len(unacknowledged & ledger.attempted),
         unexpected=found.unexpected,
+        misnumbered=sum(
+            1 for value, entry in ledger.acknowledged.items() if entry and entries.get(value, entry) != entry
+        ),
     )
 
 

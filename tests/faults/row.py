@@ -43,8 +43,8 @@ class Row:
     manners: Manners = HONEST
     lets_through: tuple[str, ...] = ()
     """Answers that are no mistake in this row, as `500 `."""
-    dead: int = 0
-    """Dead letters that must be there at the end for each fault."""
+    dead: int | None = 0
+    """Dead letters that must be there at the end for each fault; None: the row counts them itself."""
 
     @property
     def own_file(self) -> Path:

@@ -194,11 +194,11 @@ async def _judge(row: Row, scene: Scene, journal: Path, result: Result, bare: bo
         result.missed = [] if shown else ["the unprotected variant lost and doubled nothing"]
         return
     result.missed = list(scene.missed)
-    promised = {"lost": count.lost, "doubled": count.doubled, "unexpected": count.unexpected}
-    result.missed += [f"{number} {name}" for name, number in promised.items() if number]
+    wrongs = ("lost", "doubled", "unexpected", "misnumbered")
+    result.missed += [f"{getattr(count, name)} {name}" for name in wrongs if getattr(count, name)]
     if mistakes:
         result.missed.append(f"{len(mistakes)} wrong answers, the first: {mistakes[0][:200]}")
-    if dead != row.dead * len(scene.faults):
+    if row.dead is not None and dead != row.dead * len(scene.faults):
         result.missed.append(f"{dead} dead letters instead of {row.dead * len(scene.faults)}")
     if count.acknowledged < scene.least_acknowledged:
         result.missed.append(f"only {count.acknowledged} acknowledged: the row does not count")

@@ -20,7 +20,10 @@ from shared.bus.inbox import BLANK_PACKED, Entry, PostgresInbox, PostgresUnit
 from shared.bus.routes import Guess, Statement
 from shared.bus.running import Runner
 from shared.bus.service import Service
+from shared.bus.topology import REPLIES
 from shared.bus.verdict import Broker, Ending, Verdict
+
+LATE_SECONDS = 4.0
 
 
 def arm() -> None:
@@ -34,6 +37,8 @@ def arm() -> None:
             take_away()
     if os.environ.get("FAULTS_POISON") == "on":
         _be_poisoned()
+    if os.environ.get("FAULTS_REPLIES") == "again":
+        _reply_again()
 
 
 def _die_after_commits(trigger: Path) -> None:
@@ -184,3 +189,16 @@ def _be_poisoned() -> None:
         return await batch(self, route, works, messages)
 
     Runner._batch = poisoned  # type: ignore[method-assign]
+
+
+def _reply_again() -> None:
+    """Every reply leaves twice, and a third time when whoever asked has given up long ago."""
+    post = Publisher.post
+
+    def again(self: Publisher, message: link.Outgoing, settled: link.Settled) -> None:
+        post(self, message, settled)
+        if message.exchange == REPLIES:
+            self._tap.loop.call_soon(self.send, message)
+            self._tap.loop.call_later(LATE_SECONDS, self.send, message)
+
+    Publisher.post = again  # type: ignore[method-assign]

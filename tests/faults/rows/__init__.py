@@ -20,20 +20,21 @@ from tests.faults.rows import (
     r16,
     r17,
     r18,
+    r19,
     r21,
     r22,
+    r23,
     r25,
     r26,
 )
 
 MODULES = (
-    r01, r02, r03, r04, r05, r06, r07, r09, r10, r11, r12, r13, r14, r16, r17, r18, r21, r22, r25, r26,
+    r01, r02, r03, r04, r05, r06, r07, r09, r10, r11, r12, r13, r14, r16, r17, r18, r19, r21, r22, r23,
+    r25, r26,
 )  # fmt: skip
 ROWS: tuple[Row, ...] = tuple(module.ROW for module in MODULES)
 NOT_YET = {
     "R7 MQTT": "devices over MQTT while auth is away",
     "R6 chat": "chat history while Redis is away",
-    "R19": "replies late, twice, or for nobody",
-    "R23": "no dead-letter exchange, no dead-letter queue",
     "R25 MQTT": "the same readings over MQTT",
 }

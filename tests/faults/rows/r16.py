@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.faults.row import Bare, Row
 from tests.faults.scene import Scene
 
 MOST_MESSAGES = 5
-SILENT_SECONDS = 5
+AWAY_SECONDS = 5
 
 
 async def broken(scene: Scene) -> None:
@@ -14,10 +16,14 @@ async def broken(scene: Scene) -> None:
     path = f"policies/{scene.posthouse.virtual_host}/full"
     policy = {"pattern": "^ingest$", "definition": {"max-length": MOST_MESSAGES}, "apply-to": "queues"}
     await scene.posthouse.management("PUT", path, policy)
+
+    async def nobody_takes() -> None:
+        await asyncio.gather(*(scene.keep_down(name, AWAY_SECONDS) for name in ("ingest", "ingest-2")))
+
     for _ in range(scene.runs):
         await scene.strike(
-            f"queue of {MOST_MESSAGES} messages, nobody takes any for {SILENT_SECONDS} s",
-            lambda: scene.freeze(["ingest", "ingest-2"], SILENT_SECONDS),
+            f"queue of {MOST_MESSAGES} messages, nobody takes any for {AWAY_SECONDS} s",
+            nobody_takes,
             promise="stored",
             lasts=True,
         )

@@ -51,6 +51,11 @@ def test_what_nobody_sent_is_unexpected(journal: Journal):
     assert count(readings, [(1, 1), (2, 3), (3, 2), (4, -1)]).unexpected == 1
 
 
+def test_what_was_promised_as_another_entry_is_misnumbered(journal: Journal):
+    readings, _ = ledgers(journal.path)
+    assert count(readings, [(2, 1), (1, 3), (3, 2)]).misnumbered == 2
+
+
 def test_what_is_about_to_be_sent_is_on_disk_before_the_journal_is_closed(tmp_path: Path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.sends("reading", 1, "key-1")
