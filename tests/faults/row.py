@@ -35,7 +35,8 @@ class Row:
     bare: Bare | None
     faults: int = 20
     short: int = 1
-    bare_faults: int = 3
+    bare_faults: int = 2
+    kills_broker: bool = False
     scale: str = "ingest=2"
     environment: Mapping[str, str] = field(default_factory=dict)
     cables: Mapping[str, str] = field(default_factory=dict)

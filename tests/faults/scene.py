@@ -17,7 +17,8 @@ from tests.faults.devices import Devices, Sample
 from tests.faults.kills import LEAST_IN_FLIGHT
 from tests.journeys.instance import OwnPosthouse, until
 
-GAP_SECONDS = 10.0
+GAP_SECONDS = 10.0  # from the beginning of one fault to that of the next
+REST_SECONDS = 1.0
 Promise = Literal["kept", "stored"]
 
 
@@ -53,7 +54,7 @@ class Scene:
     faults: list[Fault] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
-    _latest: float = 0.0
+    _next: float = 0.0
 
     @property
     def trigger(self) -> Path:
@@ -61,9 +62,8 @@ class Scene:
         return self.directory / "trigger"
 
     async def loaded(self) -> None:
-        """Return a gap after the last fault, when enough requests are in flight."""
-        wait = self._latest + self.gap + self.dice.uniform(0, 1) - time.monotonic()
-        await asyncio.sleep(max(0.0, wait))
+        """Return a gap after the last fault began, when enough requests are in flight."""
+        await asyncio.sleep(max(0.0, self._next - time.monotonic()) + self.dice.uniform(0, 1))
         await until(lambda: self.devices.in_flight >= self.least_in_flight, "enough requests in flight")
 
     async def strike(
@@ -78,7 +78,7 @@ class Scene:
         await until(lambda: self._latest_promise(promise) > since, f"a promise after {what}", 120)
         fault = Fault(what, flying, began, ended, time.monotonic() - since)
         self.faults.append(fault)
-        self._latest = time.monotonic()
+        self._next = max(began + self.gap, time.monotonic() + REST_SECONDS)
         self.say(f"{what}: {flying} in flight, {fault.recovered:.2f} s to a new promise")
         return fault
 

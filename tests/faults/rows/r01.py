@@ -26,4 +26,5 @@ ROW = Row(
     "kill -9 RabbitMQ",
     broken,
     Bare("confirms not waited for", {"FAULTS_IN": "services.gateway", "FAULTS_CONFIRMS": "off"}),
+    kills_broker=True,
 )

@@ -16,4 +16,11 @@ async def broken(scene: Scene) -> None:
     scene.recovery(20)
 
 
-ROW = Row("R9", "kill -9 everything at once", broken, Bare("no inbox", {"FAULTS_INBOX": "off"}), faults=5)
+ROW = Row(
+    "R9",
+    "kill -9 everything at once",
+    broken,
+    Bare("no inbox", {"FAULTS_INBOX": "off"}),
+    faults=5,
+    kills_broker=True,
+)

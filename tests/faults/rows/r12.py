@@ -30,6 +30,6 @@ ROW = Row(
     "black hole gateway-broker 8 s",
     broken,
     Bare("no inbox", {"FAULTS_INBOX": "off"}),
-    faults=5,
+    faults=3,
     cables={"gateway": "services.gateway"},
 )

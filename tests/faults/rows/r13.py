@@ -34,6 +34,6 @@ ROW = Row(
     "half-open AMQP connections",
     broken,
     Bare("no inbox", {"FAULTS_INBOX": "off"}),
-    faults=5,
+    faults=3,
     cables={"all": "services."},
 )

@@ -41,5 +41,5 @@ ROW = Row(
     "queue at its limit",
     broken,
     Bare("confirms not waited for", {"FAULTS_IN": "services.gateway", "FAULTS_CONFIRMS": "off"}),
-    faults=5,
+    faults=3,
 )

@@ -24,5 +24,5 @@ ROW = Row(
     "queue deleted, its messages unroutable",
     broken,
     Bare("not mandatory", {"FAULTS_IN": "services.gateway", "FAULTS_MANDATORY": "off"}),
-    faults=5,
+    faults=3,
 )

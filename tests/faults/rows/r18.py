@@ -47,6 +47,6 @@ ROW = Row(
     "ingest slower than anybody waits",
     broken,
     Bare("deadlines ignored", {"FAULTS_DEADLINE": "off"}, shows="executed after their deadline"),
-    faults=5,
+    faults=3,
     manners=Manners(repeats=False, queues=False, prefer=f"wait={PATIENCE_SECONDS}"),
 )

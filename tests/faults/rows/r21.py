@@ -56,5 +56,6 @@ ROW = Row(
     broken,
     Bare("a batch that fails is not tried one by one", POISON | {"FAULTS_ALONE": "off"}),
     environment=POISON,
+    faults=5,
     dead=1,
 )

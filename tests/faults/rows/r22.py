@@ -33,4 +33,4 @@ async def broken(scene: Scene) -> None:
     scene.recovery(10)
 
 
-ROW = Row("R22", "a message that kills its process", broken, None, faults=3, environment=POISON, dead=1)
+ROW = Row("R22", "a message that kills its process", broken, None, faults=2, environment=POISON, dead=1)

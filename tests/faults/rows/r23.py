@@ -47,7 +47,7 @@ ROW = Row(
     "dead-letter queue, then exchange missing 10 s",
     broken,
     None,
-    faults=4,
+    faults=2,
     environment=POISON,
     dead=None,
 )
