@@ -28,6 +28,7 @@ from playwright.async_api import (
     Response,
     WebError,
     async_playwright,
+    expect,
 )
 
 from tests.servers import required
@@ -43,8 +44,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-SECONDS = 10
+SECONDS = 20
 SETTLED_SECONDS = 3
+expect.set_options(timeout=SECONDS * 1000)
 Theme = Literal["light", "dark"]
 LOOK_SECONDS = 0.05
 FITS = """(width) => {

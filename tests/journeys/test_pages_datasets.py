@@ -19,7 +19,7 @@ from tests.journeys.instance import until
 
 pytestmark = pytest.mark.timeout(120)
 
-LIVE_MS = 8_000  # a new reading is there within five seconds; the machine may be busy
+LIVE_MS = 25_000  # within five seconds on a machine with nothing else to do
 NOT_FOUND = 404
 
 
