@@ -137,13 +137,17 @@ class Postgres:
         )
 
     def remove_stale_lock(self) -> None:
-        """After a power cut the lock file can name a process that has the number by chance: no start."""
+        """After a power cut the lock file can name a process that has the number by chance: no start.
+
+        Killed between making and writing it, PostgreSQL leaves an empty one and never starts again.
+        """
         lock = self.data / "postmaster.pid"
         try:
-            pid = int(lock.read_text().splitlines()[0])
+            text = lock.read_text()
+            pid = int(text.splitlines()[0]) if text else 0
         except (OSError, ValueError, IndexError):
             return
-        if Process.of(pid) is None or not _serves(pid, self.data):
+        if not pid or Process.of(pid) is None or not _serves(pid, self.data):
             lock.unlink(missing_ok=True)
 
 

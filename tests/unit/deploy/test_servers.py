@@ -75,6 +75,15 @@ def test_a_lock_that_names_a_process_which_is_no_postgres_is_removed(instance: I
         assert not lock.exists()
 
 
+def test_the_empty_lock_of_a_postgres_killed_while_it_started_is_removed(instance: Instance) -> None:
+    postgres = Postgres(instance, 1, "word")
+    lock = postgres.data / "postmaster.pid"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    postgres.remove_stale_lock()
+    assert not lock.exists()
+
+
 def test_data_of_another_key_is_not_opened(instance: Instance, tmp_path: Path) -> None:
     first = checked_key(instance)
     assert checked_key(Instance(load(tmp_path, {}), tmp_path)) == first
