@@ -37,11 +37,14 @@ CHECKERS = {
 }
 START_SECONDS = 90.0
 END_SECONDS = 20.0
+# Journeys start instances of their own and wait for them much of their time: all else runs beside them.
+JOURNEYS = ("tests/journeys", "tests/faults")
+ALL_ELSE = tuple(f"--ignore={place}" for place in JOURNEYS)
 
 
 def test(instance: Instance, arguments: list[str]) -> int:
     """Run pytest on fresh servers of its own; servers named by POSTHOUSE_TEST_<...>_URL are used instead,
-    and the browser of POSTHOUSE_TEST_CHROMIUM.
+    and the browser of POSTHOUSE_TEST_CHROMIUM. Without arguments, all tests in two halves side by side.
     """
     console = Console()
     began = time.monotonic()
@@ -55,13 +58,46 @@ def test(instance: Instance, arguments: list[str]) -> int:
         }
         install(slot, console, dev=True, more=more)
         _install_clients(slot, console)
-        for directory in (slot.data, slot.logs):
-            shutil.rmtree(directory, ignore_errors=True)
-        slot.make_directories()
-        code = asyncio.run(_run(slot, console, arguments))
-        shutil.rmtree(slot.data, ignore_errors=True)
+        if arguments:
+            for directory in (slot.data, slot.logs):
+                shutil.rmtree(directory, ignore_errors=True)
+            slot.make_directories()
+            code = asyncio.run(_run(slot, console, arguments))
+            shutil.rmtree(slot.data, ignore_errors=True)
+    if not arguments:
+        code = asyncio.run(_halves(instance, console))
     console.line(f"  {'all':<18} {f'exit code {code}':<34} {time.monotonic() - began:6.1f} s")
     return code
+
+
+async def _halves(instance: Instance, console: Console) -> int:
+    """Both halves on servers of their own; what the second prints follows when both are done."""
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    assert me is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, me.cancel)
+    said = instance.root / ".local" / "test" / "all-else.log"
+    with said.open("wb") as file:
+        halves = [
+            await asyncio.create_subprocess_exec(
+                *(str(instance.root / "posthouse"), "test", *arguments),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # signals come from us, once
+            )
+            for arguments, output in ((JOURNEYS, None), (ALL_ELSE, file))
+        ]
+        try:
+            codes = await asyncio.gather(*(half.wait() for half in halves))
+        except asyncio.CancelledError:
+            for half in halves:
+                if half.returncode is None:
+                    half.terminate()
+            await asyncio.gather(*(half.wait() for half in halves))
+            codes = [130]
+    console.line(f"\n== all but {', '.join(JOURNEYS)}")
+    console.line(said.read_text(errors="replace"))
+    return max(codes)
 
 
 def _slot(instance: Instance) -> tuple[Instance, IO[str]]:
