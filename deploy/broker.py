@@ -22,6 +22,7 @@ from shared.bus.service import heard_topics
 from shared.bus.topology import Queue, Rights
 from shared.contracts.registry import commands_of
 
+MQTT_POLICY = "posthouse-mqtt"
 NEEDED = ("POSTHOUSE_AMQP_URL", "POSTHOUSE_MANAGEMENT_URL", "POSTHOUSE_SECRET_KEY")
 
 
@@ -178,7 +179,7 @@ class Management:
         """MQTT acknowledges what no queue takes; the alternate exchange keeps it (measured on 3.10.8)."""
         definition = {"alternate-exchange": topology.MQTT_LOST}
         policy = {"pattern": r"^amq\.topic$", "definition": definition, "apply-to": "exchanges"}
-        await self.call("PUT", f"/policies/{self._vhost}/posthouse-mqtt", policy)
+        await self.call("PUT", f"/policies/{self._vhost}/{MQTT_POLICY}", policy)
 
     async def names(self) -> list[str]:
         """Every account there is."""

@@ -25,6 +25,7 @@ from deploy.identity import fingerprint
 from deploy.local import settings as configuration
 from deploy.local.console import Console
 from deploy.local.errors import Failure
+from deploy.local.files import write
 from deploy.local.instance import ROOT, Instance
 from deploy.local.postgres import split_password, tool
 from deploy.local.rabbitmq import ADMIN
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from deploy.broker import Management
 
+LAST_BACKUP = "last-backup.json"
 WAIT_SECONDS = 30.0
 COMPRESSION = 3
 LOOK_SECONDS = 0.2
@@ -84,6 +86,8 @@ def _run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         return 130
     except Failure as failure:
         raise Stopped(f"No backup was written: {failure.reason}") from None
+    noted = {"at": manifest["taken_at"], "file": str(options.file.resolve())}
+    write(instance.local / LAST_BACKUP, json.dumps(noted) + "\n")
     print("\n".join(_told(options.file, manifest)))
     return 0
 

@@ -24,7 +24,7 @@ ADMIN = "admin"
 # A quorum queue whose broker was killed within a second of its declaration comes back without a leader and
 # stays so for ever (rabbitmq-server issue 10070): everything published to it waits. An election mends it.
 ELECT = """
-[ra:trigger_election({Name, node()})
+[catch ra:trigger_election({Name, node()})
  || Queue <- rabbit_amqqueue:list(),
     amqqueue:get_type(Queue) =:= rabbit_quorum_queue,
     {Name, _} <- [amqqueue:get_pid(Queue)],

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,17 @@ async def migrate(admin_url: str, services: Mapping[str, Path], passwords: Calla
             await _prepare_role(connection, service, passwords(role_of(service)))
             for file in files_of(folder):
                 await _ensure(connection, service, file, applied)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def grant_again(admin_url: str, services: Iterable[str]) -> None:
+    """Give each service the rights on its own schema again: all that its migrations gave it."""
+    connection = await asyncpg.connect(admin_url, timeout=10, command_timeout=WAIT_SECONDS)
+    try:
+        async with connection.transaction():
+            for service in services:
+                await connection.execute(_grants(service))
     finally:
         await connection.close(timeout=5)
 
