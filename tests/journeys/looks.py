@@ -83,6 +83,7 @@ LOOKS = (
     Look("sessions", "/sessions"),
     Look("users", "/users"),
     Look("user-delete", "/users/{user}/delete"),
+    Look("operations", "/operations"),
     Look("logs", "/logs"),
     Look("not-found", "/nowhere", status=404),
     Look("datasets", "/", before=keys_revealed),

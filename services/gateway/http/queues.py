@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from services.gateway.http.answers import Answer, renderer, to_json
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.logs import may_follow
-from services.gateway.http.problems import Turned
 from services.gateway.http.table import USER, Routes
 from services.gateway.queues import Overview
 from shared.errors import Forbidden
 
 routes = Routes("Operations")
+NOT_SET = "POSTHOUSE_MANAGEMENT_URL is not set"
 _shown = renderer(Overview)
 
 
@@ -27,6 +29,7 @@ async def queues(incoming: Incoming, gateway: Gateway) -> Answer:
     if not may_follow(incoming.principal):
         raise Forbidden("The queues are for administrators.")
     if gateway.broker is None:
-        raise Turned("unavailable", "POSTHOUSE_MANAGEMENT_URL is not set: the queues cannot be looked at.")
-    found = await gateway.broker.look()
+        found = Overview(items=(), nodes=(), at=datetime.now(UTC), away=NOT_SET)
+    else:
+        found = await gateway.broker.look()
     return Answer(200, to_json(_shown(found) if _shown else found), headers={"Cache-Control": "no-store"})

@@ -87,7 +87,7 @@ def oldest(one: QueueState) -> str:
         return UNKNOWN
     if one.oldest_is_exact:
         return lasting(one.oldest_seconds)
-    return f"≥ {lasting(one.oldest_seconds)}" if one.oldest_seconds >= 1 else "just now"
+    return f"≥ {lasting(one.oldest_seconds)}"
 
 
 def rate(number: float | None) -> str:

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from services.gateway.management import Broker
-from services.gateway.queues import Memory, Overview, QueueState, Sample, overview, place_of
+from services.gateway.pages.operations import lasting, size
+from services.gateway.queues import Memory, NodeState, Overview, QueueState, Sample, overview, place_of
 from shared.bus.pressure import Depth
 from shared.bus.topology import SERVICES, service_queues, shared_queues
 from tests.unit.gateway.door import House
@@ -65,7 +66,8 @@ def one(found: Overview, name: str) -> QueueState:
 
 
 def complaints(found: Overview) -> dict[str, str]:
-    return {item.name: item.advice for item in (*found.items, *found.nodes) if item.level != "good"}
+    seen: list[QueueState | NodeState] = [*found.items, *found.nodes]
+    return {item.name: item.advice for item in seen if item.level != "good"}
 
 
 def test_at_rest_nothing_is_to_be_done() -> None:
@@ -259,10 +261,55 @@ async def test_the_queues_are_for_administrators(house: House, token: str) -> No
     assert (await house.request("GET", "/v1/queues")).status == 401
     nobody = house.services.token(roles=())
     assert (await house.request("GET", "/v1/queues", token=nobody)).status == 403
-    assert (await house.request("GET", "/v1/queues", token=token)).status == 503
+    assert "is not set" in (await house.request("GET", "/v1/queues", token=token)).json["away"]
     async with serving(Api()) as broker:
         house.gateway.broker = broker
         answer = await house.request("GET", "/v1/queues", token=token)
     assert answer.status == 200
     assert answer.json["at"].endswith("Z")
     assert len(answer.json["items"]) == len(DECLARED)
+
+
+async def test_the_page_shows_every_queue_and_says_what_to_do(pages: House) -> None:
+    token = pages.services.token()
+    async with serving(Api()) as broker:
+        pages.gateway.broker = broker
+        shown = (await pages.request("GET", "/operations", token=token)).body.decode()
+        elsewhere = {"X-Forwarded-For": "192.0.2.1"}
+        told = (await pages.request("GET", "/operations", token=token, headers=elsewhere)).body.decode()
+    for queue in DECLARED:
+        assert f'data-queue="{queue.name}"' in shown
+    address = f'href="{broker.page}#/queues/a%2Fb/auth"'
+    assert address in shown
+    assert address not in told
+    assert "ssh -L" in told
+    assert "word" not in shown.replace("password", "")
+
+
+async def test_the_page_says_when_the_management_api_is_away_or_not_known(pages: House) -> None:
+    token = pages.services.token()
+    shown = await pages.request("GET", "/operations", token=token)
+    assert (shown.status, b"The queues cannot be looked at" in shown.body) == (200, True)
+    async with serving(Api(status=500)) as broker:
+        pages.gateway.broker = broker
+        shown = await pages.request("GET", "/operations", token=token)
+    assert b"management API does not answer" in shown.body
+    assert b'data-queue="auth"' in shown.body
+    nobody = pages.services.token(roles=())
+    assert (await pages.request("GET", "/operations", token=nobody)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(None, "\N{EN DASH}"), (0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (10_110_604_083, "10.1 GB")],
+)
+def test_sizes_are_short(number: int | None, words: str) -> None:
+    assert size(number) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "\N{EN DASH}"), (4.2, "4 s"), (600, "10 min"), (7_200, "2 h"), (864_000, "10 d")],
+)
+def test_times_are_short(seconds: float | None, words: str) -> None:
+    assert lasting(seconds) == words
