@@ -129,19 +129,30 @@ class Task:
 
 
 class _Submitting:
-    """A frame without a deadline until it is confirmed; what did not get there is sent again by a task."""
+    """A frame without a deadline until it is confirmed; what did not get there is sent again by a task.
 
-    __slots__ = ("_began", "_ended", "_flow", "_insist", "_over", "_task")
+    Whoever submits it waits until `until` (monotonic): then nobody knows, whatever is still on its way.
+    """
+
+    __slots__ = ("_all", "_began", "_ended", "_flow", "_insist", "_over", "_task", "until")
 
     def __init__(
-        self, flow: Flow, ended: Ended, insist: Callable[[BaseException], Coroutine[Any, Any, None]]
+        self,
+        all_of_them: set[_Submitting],
+        flow: Flow,
+        seconds: float,
+        ended: Ended,
+        insist: Callable[[BaseException], Coroutine[Any, Any, None]],
     ) -> None:
+        self._all = all_of_them
         self._flow = flow
         self._began = time.monotonic()
+        self.until = self._began + seconds + GRACE_SECONDS
         self._ended = ended
         self._insist = insist
         self._over = False
         self._task: Task | None = None
+        all_of_them.add(self)
         flow.began()
 
     def settled(self, error: BaseException | None) -> None:
@@ -151,12 +162,23 @@ class _Submitting:
         self._over = True
         self._flow.ended(time.monotonic() - self._began)
         if error is None:
-            self._ended(None, None)
+            self._tell(None, None)
         else:
-            self._task = Task(self._insist(error), self._ended)
+            self._task = Task(self._insist(error), self._tell)
+
+    def _tell(self, reply: Any, error: BaseException | None) -> None:
+        if self in self._all:
+            self._all.remove(self)
+            self._ended(reply, error)
+
+    def expire(self) -> None:
+        """Its time is up: it may be in the queue, now or later."""
+        self.cancel()
+        self._ended(None, OutcomeUnknown())
 
     def cancel(self) -> None:
         """Nobody waits any more."""
+        self._all.discard(self)
         if not self._over:
             self._over = True
             self._flow.gone()
@@ -174,6 +196,7 @@ class BusRequester:
         self._lanes = Lanes(link)
         self._known_lanes: dict[tuple[str, str], Lane] = {}
         self._calls: dict[int, _Pending] = {}
+        self._submits: set[_Submitting] = set()
         self._numbers = count(1)
         self._clock = clock
         self._request_queues = request_queues
@@ -222,7 +245,9 @@ class BusRequester:
         flow = self._pressure.admit(owner_of(message.topic), "queue")
         frame = self._frame(message, caller, "queued")
         until = self._clock() + caller.seconds
-        submitting = _Submitting(flow, ended, lambda error: self._insist(frame, until, error))
+        submitting = _Submitting(
+            self._submits, flow, caller.seconds, ended, lambda error: self._insist(frame, until, error)
+        )
         self._keep_sweeping()
         self._lanes.send(self._lane(frame, ""), codec.encode(frame), submitting.settled)
         return submitting
@@ -378,9 +403,11 @@ class BusRequester:
         now = time.monotonic()
         for pending in [pending for pending in self._calls.values() if pending.until <= now]:
             pending.end(None, _too_late(pending))
+        for submitting in [submitting for submitting in self._submits if submitting.until <= now]:
+            submitting.expire()
         self._pressure.turn(SWEEP_SECONDS)
         self._sweeping = False
-        if self._calls or not self._pressure.is_idle:
+        if self._calls or self._submits or not self._pressure.is_idle:
             self._keep_sweeping()
 
     def _admit(self, message: Message, caller: Caller) -> Flow:

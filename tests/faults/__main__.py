@@ -42,6 +42,7 @@ async def main(names: list[str]) -> int:
     how, seed = depth(), int(os.environ.get("SEED") or secrets.randbelow(10**6))
     if how.short and not names:
         names = list(SHORT)
+    rows = chosen(names)
     me, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert me is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,7 +51,7 @@ async def main(names: list[str]) -> int:
     results: list[Result] = []
     began = time.monotonic()
     try:
-        for row in chosen(names):
+        for row in rows:
             await both(row, how, seed, results)
     except asyncio.CancelledError:
         print("stopped", flush=True)

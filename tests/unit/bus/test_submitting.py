@@ -1,0 +1,59 @@
+"""Whoever submits is answered in time, however long the broker says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from shared.bus.link import Outgoing, PublishUnknown, Settled
+from shared.bus.requester import AGAIN_SECONDS, GRACE_SECONDS, SWEEP_SECONDS, BusRequester
+from shared.bus.requests import OutcomeUnknown
+from tests.suites.probe import Add
+from tests.suites.test_bus import caller
+
+SECONDS = 0.3
+MARGIN_SECONDS = GRACE_SECONDS + 2 * SWEEP_SECONDS + 1.0
+
+
+class SilentLink:
+    """Takes everything; what was taken first is not known to have arrived, of the rest nothing is heard."""
+
+    account = "gateway"
+    reply_address = "gateway.replies"
+
+    def __init__(self, lost: int) -> None:
+        self.settled: list[Settled] = []
+        self._lost = lost
+
+    def post(self, message: Outgoing, settled: Settled) -> None:
+        self.settled.append(settled)
+        if len(self.settled) <= self._lost:
+            settled(PublishUnknown("no confirm"))
+
+    def on_up(self, callback: Callable[[], None]) -> None: ...
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["first publish", "second publish"])
+async def test_a_submit_without_a_confirm_ends_at_its_deadline(lost: int) -> None:
+    link = SilentLink(lost)
+    requester = BusRequester(link)  # type: ignore[arg-type]
+    began = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        await requester.submit(Add(text="a"), caller(seconds=SECONDS))
+    assert SECONDS - AGAIN_SECONDS <= time.monotonic() - began < SECONDS + MARGIN_SECONDS
+    assert len(link.settled) == lost + 1
+
+
+async def test_a_confirm_after_the_deadline_changes_nothing() -> None:
+    link = SilentLink(0)
+    requester = BusRequester(link)  # type: ignore[arg-type]
+    told: asyncio.Queue[BaseException | None] = asyncio.Queue()
+    requester.begin_submit(Add(text="a"), caller(seconds=0.05), lambda _, error: told.put_nowait(error))
+    assert isinstance(await asyncio.wait_for(told.get(), 5), OutcomeUnknown)
+    for settled in link.settled:
+        settled(None)
+    await asyncio.sleep(0)
+    assert told.empty()
