@@ -234,6 +234,21 @@ def asked_for(expression: str) -> set[str]:
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in OURS.findall(expression)}
 
 
+async def test_figures_say_what_the_load_did(prometheus: Prometheus) -> None:
+    for expression in (
+        'posthouse_repeats_total{service="ingest"} > 2',
+        'posthouse_frames_total{topic="ingest.write_readings", ending="done"} > 2',
+        'sum(posthouse_database_connections{service="ingest", state=~"busy|idle"}) > 0',
+        'posthouse_gateway_calls_total{topic="ingest.get_dataset", outcome="refused"} > 2',
+        "min(posthouse_ready) == 1",
+    ):
+
+        async def is_so(asked: str = expression) -> bool:
+            return bool(await prometheus.series(asked))
+
+        await until_it_is(is_so, expression, 20)
+
+
 async def test_variables_of_the_dashboard_have_values(prometheus: Prometheus) -> None:
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     asked = [found for one in variables if (found := re.fullmatch(LABEL_VALUES, one.get("definition", "")))]
