@@ -87,7 +87,7 @@ class Broker:
             return overview(queues, nodes, self._depths(), self._memory, at)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, Unreadable) as error:
             words = str(error) or type(error).__name__
-            return without_management(self._known, self._depths(), self._memory, words, at)
+            return without_management(self._depths(), self._memory, words, at)
 
     async def _get(self, path: str) -> Any:
         if self._session is None:

@@ -125,7 +125,9 @@ class Memory:
 
     def forget_all_but(self, names: Iterable[str]) -> None:
         """Queues come and go."""
-        self._samples = {name: self._samples[name] for name in names if name in self._samples}
+        there = set(names)
+        self._samples = {name: known for name, known in self._samples.items() if name in there}
+        self._since = {key: since for key, since in self._since.items() if key[0] in there}
 
 
 def _has_stayed(then: Sample, now: Sample) -> bool:
@@ -160,26 +162,22 @@ def overview(
     owners = {*SERVICES, *(name for name in found if f"{name}.queries" in found)}
     bare = [_read(one, owners, memory, at) for one in found.values()]
     memory.forget_all_but(found)
-    missing = [
-        QueueState(name=name, house=place_of(name)[0], kind=place_of(name)[1], state="missing")
-        for name in _declared()
-        if name not in found and not queues.get("filtered_count", 0) > len(found)
-    ]
-    items = _judged([_now(one, depths) for one in (*bare, *missing)], memory, at)
     more = max(0, int(queues.get("filtered_count", 0)) - len(found))
+    missing = [_bare(name, "missing") for name in _declared() if name not in found and not more]
+    items = _judged([_now(one, depths) for one in (*bare, *missing)], memory, at)
     return Overview(items=items, nodes=judged_nodes, at=at, more=more)
 
 
-def without_management(
-    before: Overview | None, depths: Mapping[str, Depth], memory: Memory, away: str, at: datetime
-) -> Overview:
+def without_management(depths: Mapping[str, Depth], memory: Memory, away: str, at: datetime) -> Overview:
     """What the gateway knows of the queues it asks itself; of others and of nodes nothing is known now."""
-    items = [
-        QueueState(name=name, house=place_of(name)[0], kind=place_of(name)[1], state="") for name in depths
-    ]
-    nodes = before.nodes if before is not None and before.away else ()
+    items = [_bare(name, "" if depth.present else "missing") for name, depth in depths.items()]
     judged = _judged([_now(one, depths) for one in items], memory, at)
-    return Overview(items=judged, nodes=nodes, at=at, away=away)
+    return Overview(items=judged, nodes=(), at=at, away=away)
+
+
+def _bare(name: str, state: str) -> QueueState:
+    house, kind = place_of(name)
+    return QueueState(name=name, house=house, kind=kind, state=state)
 
 
 def _declared() -> list[str]:

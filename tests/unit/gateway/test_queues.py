@@ -228,7 +228,7 @@ async def serving(api: Api) -> AsyncIterator[Broker]:
     broker = Broker(
         f"http://monitor:word@127.0.0.1:{port}",
         "amqp://gateway:x@127.0.0.1/a%2Fb",
-        lambda: {"auth": Depth(messages=4, consumers=0)},
+        lambda: {"auth": Depth(messages=4, consumers=0), "chat": Depth(present=False)},
     )
     try:
         yield broker
@@ -254,7 +254,8 @@ async def test_while_the_api_is_away_the_gateway_says_what_it_counts_itself(hous
         house.gateway.broker = broker
         answer = (await house.request("GET", "/v1/queues", token=token)).json
     assert "500" in answer["away"]
-    assert [(one["name"], one["messages"]) for one in answer["items"]] == [("auth", 4)]
+    told = [(one["name"], one["messages"], one["state"]) for one in answer["items"]]
+    assert told == [("auth", 4, ""), ("chat", None, "missing")]
 
 
 async def test_the_queues_are_for_administrators(house: House, token: str) -> None:
