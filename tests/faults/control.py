@@ -11,10 +11,18 @@ from deploy.local.rabbitmq import find
 from deploy.local.servers import Servers
 
 
+class KnownPorts(Ports):
+    """Those of an instance that runs: in use, and not to be chosen anew."""
+
+    def get(self, name: str, fixed: str = "", first: int | None = None, host: str = "127.0.0.1") -> int:
+        """The kept one."""
+        return self._kept[name]
+
+
 def control(directory: Path, *arguments: str) -> str:
     """What it says; fails when it does."""
     instance = Instance(configuration.load(ROOT, {"POSTHOUSE_LOCAL": str(directory)}))
-    servers = Servers(instance, Ports(instance.run / "ports.json"), key=_key(directory))
+    servers = Servers(instance, KnownPorts(instance.run / "ports.json"), key=_key(directory))
     software = find(instance)
     assert software is not None, "no RabbitMQ"
     assert servers.rabbit is not None, "no broker of its own"

@@ -26,10 +26,11 @@ from tests.faults.row import Row
 from tests.faults.scene import GAP_SECONDS, Scene
 from tests.faults.stored import settled
 from tests.faults.writers import Target
-from tests.journeys.instance import OwnPosthouse, make_dataset, own_posthouse, sign_up
+from tests.journeys.instance import OwnPosthouse, make_dataset, own_posthouse, sign_up, until
 
 DATASETS = 20
 LEAST_ACKNOWLEDGED = 10_000
+WARM = 1_000
 FINISH_SECONDS = 90
 BARE_GAP_SECONDS = 3.0
 LOAD_SECONDS = 180
@@ -150,6 +151,7 @@ async def _run(
         )
         scene.least_acknowledged = depth.least
         devices.start()
+        await until(lambda: devices.acknowledged >= WARM, "every device has been heard")
         if row.kills_broker:
             await asyncio.sleep(max(0.0, up_since + QUORUM_SECONDS - time.monotonic()))
         await _noted(scene, break_it(scene))
