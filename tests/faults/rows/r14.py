@@ -12,7 +12,7 @@ from tests.faults.scene import Scene
 SECONDS = 60
 ALARMS = (
     ("memory", ("set_vm_memory_high_watermark", "0.000001"), ("set_vm_memory_high_watermark", "0.4")),
-    ("disk", ("set_disk_free_limit", "500TB"), ("set_disk_free_limit", "50MB")),
+    ("disk", ("set_disk_free_limit", "500000000000000"), ("set_disk_free_limit", "50MB")),
 )
 PATIENCE_SECONDS = 3
 
