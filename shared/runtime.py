@@ -17,7 +17,7 @@ import structlog
 from aiohttp.web import AppRunner
 from prometheus_client import CollectorRegistry, Gauge
 
-from shared import http, logs
+from shared import http, logs, tasks
 from shared.bus import codec
 from shared.bus.about import Identity
 from shared.bus.codec import Frame
@@ -181,9 +181,7 @@ class Asking:
         """Close what was opened, the last first."""
         self._shipper.stop()
         logs.on_ship(None)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         if self._ops is not None:
             await self._ops.cleanup()
         await self.link.close()
@@ -261,9 +259,7 @@ class Running:
 
     async def close(self) -> None:
         """Close what was opened, the last first."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         logs.on_ship(None)
         for close in reversed(self._closing):
             with suppress(Exception):

@@ -18,6 +18,7 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, AMQPError, ChannelNotFoundEntity
 from yarl import URL
 
+from shared import tasks
 from shared.bus.amqp import Publisher, Taker, Tap
 from shared.bus.link import LinkDown, OnDelivery, OnLost, Outgoing, Settled, published
 from shared.bus.topology import EVENTS, LOGS, REPLIES
@@ -78,9 +79,7 @@ class RabbitLink:
         """Close both connections; what was settled is told before."""
         for taker in self._takers:
             taker.flush()
-        for side in self._sides:
-            side.cancel()
-        await asyncio.gather(*self._sides, return_exceptions=True)
+        await tasks.end(self._sides)
         self._sides = []
 
     @property
