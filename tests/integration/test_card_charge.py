@@ -45,7 +45,7 @@ class SlowProvider:
 class Ann(Callers):
     """Everybody is Ann: who is calling is not what this example shows."""
 
-    def at_once(self, headers: object) -> Principal:
+    def at_once(self, *_: object) -> Principal:
         return Principal(kind="user", id="ann")
 
 
