@@ -28,6 +28,7 @@ from tests.broker import VirtualHost
 from tests.suites.worlds import eventually
 
 SECONDS = 1.5
+TOKEN = {"Authorization": "Bearer of Ann"}
 
 
 class SlowProvider:
@@ -92,7 +93,10 @@ async def open_shop(
 
 async def test_a_slow_charge_is_waited_for_and_announced(open_shop: Shop) -> None:
     body = {"card": "tok-1234", "cents": 1999}
-    async with aiohttp.ClientSession() as session, session.post(open_shop.url, json=body) as response:
+    async with (
+        aiohttp.ClientSession(headers=TOKEN) as session,
+        session.post(open_shop.url, json=body) as response,
+    ):
         assert response.status == 201, await response.text()
         charged = await response.json()
     assert charged["cents"] == 1999
@@ -101,7 +105,7 @@ async def test_a_slow_charge_is_waited_for_and_announced(open_shop: Shop) -> Non
 
 
 async def test_many_slow_charges_wait_side_by_side_and_a_repeated_key_charges_once(open_shop: Shop) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=TOKEN) as session:
 
         async def charge(key: str) -> str:
             body = {"card": "tok-1234", "cents": 100}
@@ -115,7 +119,7 @@ async def test_many_slow_charges_wait_side_by_side_and_a_repeated_key_charges_on
 
 
 async def test_a_charge_nobody_waits_for_long_enough_is_an_unknown_outcome(open_shop: Shop) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=TOKEN) as session:
         headers = {"Prefer": "wait=1", "Idempotency-Key": "k-1"}
         body = {"card": "tok-1234", "cents": 100}
         async with session.post(open_shop.url, json=body, headers=headers) as response:
