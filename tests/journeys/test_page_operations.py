@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aio_pika
+import aiohttp
 import pytest
 from playwright.async_api import Page, expect
 
+from shared.bus.topology import SERVICES
 from tests.journeys.browser import Windows, check_access, check_width, sign_in
 from tests.journeys.conftest import Posthouse
 
@@ -32,8 +34,21 @@ async def a_dead_letter(posthouse: Posthouse, queue: str) -> AsyncIterator[None]
             await (await channel.get_queue(queue)).purge()
 
 
+@pytest.fixture
+async def nobody_elses(posthouse: Posthouse) -> None:
+    """Queues of services that other journeys have made are gone: nobody takes from them any more."""
+    api = posthouse.addresses["POSTHOUSE_MANAGEMENT_URL"] + "/api/queues/%2F"
+    async with aiohttp.ClientSession(raise_for_status=True) as client:
+        async with client.get(api) as answer:
+            queues = {queue["name"] for queue in await answer.json()}
+        for name in queues:
+            service, _, what = name.partition(".")
+            if service not in SERVICES and service in queues and what in ("", "queries", "events"):
+                await client.delete(f"{api}/{name}")
+
+
 async def test_the_board_follows_the_broker_and_says_what_to_do(
-    posthouse: Posthouse, signed_in: Page
+    posthouse: Posthouse, nobody_elses: None, signed_in: Page
 ) -> None:
     page = signed_in
     await page.get_by_role("link", name="Operations").click()
