@@ -213,23 +213,8 @@ class Running:
         settings = self.settings
         logs.configure(routes.service, settings.log_level)
         stopping = stop_event()
-        self._link = RabbitLink(settings.amqp_url, routes.service)
-        self._database = Database(
-            settings.database_url, size=settings.pool_size, application_name=f"posthouse {routes.service}"
-        )
         figures = http.registry()
-        self._measure_pool(figures)
-        if settings.ops_address:
-            app = http.ops_app(routes.service, settings.commit, self._missing, figures)
-            runner = await http.serve_ops(app, settings.ops_address)
-            self._closing.append(runner.cleanup)
-        self._link.start()
-        self._closing.append(self._link.close)
-        self._closing.append(self._database.close)
-        sample = settings.log_query_sample
-        shipper = Shipper(self._link, routes.service, query_sample=sample, registry=figures)
-        logs.on_ship(shipper.add)
-        self._spawn(shipper.run())
+        shipper = await self._connect(routes.service, figures)
         inbox = PostgresInbox(self._database)
         if not await self._open_database(stopping, inbox):
             return
@@ -256,6 +241,27 @@ class Running:
         log.info("stopping", **self._service.counts())
         await self._service.stop(settings.stop_seconds)
         shipper.stop()
+
+    async def _connect(self, service: str, figures: CollectorRegistry) -> Shipper:
+        """Broker and database, figures of both, and the log on its way; none of it waits for a server."""
+        settings = self.settings
+        self._link = RabbitLink(settings.amqp_url, service)
+        self._database = Database(
+            settings.database_url, size=settings.pool_size, application_name=f"posthouse {service}"
+        )
+        self._measure_pool(figures)
+        if settings.ops_address:
+            app = http.ops_app(service, settings.commit, self._missing, figures)
+            runner = await http.serve_ops(app, settings.ops_address)
+            self._closing.append(runner.cleanup)
+        self._link.start()
+        self._closing.append(self._link.close)
+        self._closing.append(self._database.close)
+        sample = settings.log_query_sample
+        shipper = Shipper(self._link, service, query_sample=sample, registry=figures)
+        logs.on_ship(shipper.add)
+        self._spawn(shipper.run())
+        return shipper
 
     async def close(self) -> None:
         """Close what was opened, the last first."""

@@ -19,7 +19,6 @@ from services.gateway.http.app import TABLES, make_app
 from services.gateway.http.endpoint import SAFE
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
-from services.gateway.http.short_way import Exchange, ShortWay
 from services.gateway.http.table import PUBLIC
 from services.gateway.pages.table import add_pages
 from services.gateway.session import Callers
@@ -36,7 +35,7 @@ from shared.vault import Vault
 from tests.integration.ingest_service import served
 from tests.servers import Place, cloned_database
 from tests.unit.gateway.browsers import cookie, incoming
-from tests.unit.gateway.door import House, read_answer, settings
+from tests.unit.gateway.door import House, read_answer, settings, watched_short_way
 from tests.unit.gateway.services import Services
 
 EVIL = "https://evil.test"
@@ -193,16 +192,7 @@ async def attack(world: World) -> dict[str, int]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each request that was looked at, whether it went the short way."""
-    found: list[bool] = []
-    look = ShortWay.exchange
-
-    def spy(self: ShortWay, *arguments: Any) -> Exchange | None:
-        exchange = look(self, *arguments)
-        found.append(exchange is not None)
-        return exchange
-
-    monkeypatch.setattr(ShortWay, "exchange", spy)
-    return found
+    return watched_short_way(monkeypatch)
 
 
 async def test_another_site_changes_nothing(world: World, short: list[bool]) -> None:

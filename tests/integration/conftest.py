@@ -1,14 +1,16 @@
-"""Servers at the end of a line that a test can freeze and cut."""
+"""A Redis at the end of a line that a test can freeze and cut, and hashes that cost nothing."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
+from services.auth.hashing import Hasher
 from shared import cache
+from tests.integration.auth_service import QUICK
 from tests.line import Line, line_to
 
 
@@ -29,3 +31,10 @@ async def redis(redis_url: str, line: Line) -> AsyncIterator[Redis]:
     redis = cache.connect(parts._replace(netloc=netloc).geturl(), client_name="test", seconds=1.0)
     yield redis
     await redis.aclose()
+
+
+@pytest.fixture(scope="module")
+def hasher() -> Iterator[Hasher]:
+    """Argon2id at its cheapest, in two threads."""
+    with Hasher(QUICK, workers=2, queue=64) as hasher:
+        yield hasher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -34,14 +34,8 @@ from shared.contracts.base import ANONYMOUS, Message, Principal, Query
 from shared.db import Database
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Refusal, TooMany, Unauthorized
 from shared.vault import Vault
-from tests.integration.auth_service import ANOTHER, NOW, PASSWORD, QUICK, Auth, quick_tools, session_of
+from tests.integration.auth_service import ANOTHER, NOW, PASSWORD, Auth, quick_tools, session_of
 from tests.servers import Place
-
-
-@pytest.fixture(scope="module")
-def hasher() -> Iterator[Hasher]:
-    with Hasher(QUICK, workers=2, queue=64) as hasher:
-        yield hasher
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -15,14 +15,8 @@ from shared.contracts.base import Principal
 from shared.db import Database
 from shared.errors import Forbidden, NotFound, Unauthorized
 from shared.vault import Vault
-from tests.integration.auth_service import NOW, QUICK, Auth, quick_tools, session_of
+from tests.integration.auth_service import NOW, Auth, quick_tools, session_of
 from tests.servers import Place
-
-
-@pytest.fixture(scope="module")
-def hasher() -> Iterator[Hasher]:
-    with Hasher(QUICK, workers=2, queue=64) as hasher:
-        yield hasher
 
 
 @pytest.fixture

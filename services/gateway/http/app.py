@@ -81,6 +81,13 @@ def make_app(
     app[GATEWAY], app[FRONT], app[SHORT_WAY] = gateway, front, ShortWay(gateway, front, known)
     if add_pages is not None:
         add_pages(app, gateway)
+    _add_rows(app, gateway, front, known, tables)
+    return app
+
+
+def _add_rows(
+    app: web.Application, gateway: Gateway, front: Front, known: KnownPaths, tables: Sequence[Routes]
+) -> None:
     by_path: dict[str, list[Route]] = {}
     for row in (row for table in tables for row in table.rows):
         by_path.setdefault(row.path, []).append(row)
@@ -91,7 +98,6 @@ def make_app(
             resource.add_route(row.method, endpoint.serve)
             if _has_head(row):
                 resource.add_route("HEAD", endpoint.serve)
-    return app
 
 
 def _has_head(row: Route) -> bool:

@@ -61,14 +61,21 @@ def _hidden(refusal: Refusal) -> Refusal:
     return NotFound("There is no such dataset, or it is not yours.")
 
 
-@site.get(ONE, who="anyone")
-async def show(visit: Visit) -> web.Response:
-    """Facts, charts and the newest readings."""
+async def visible(visit: Visit) -> Dataset | None:
+    """The dataset of the path, if there is one this person may see."""
     try:
-        dataset = await visit.ask(GetDataset(dataset_id=dataset_id(visit)))
+        return await visit.ask(GetDataset(dataset_id=dataset_id(visit)))
     except Refusal as refusal:
         if refusal.status not in (403, 404):
             raise
+        return None
+
+
+@site.get(ONE, who="anyone")
+async def show(visit: Visit) -> web.Response:
+    """Facts, charts and the newest readings."""
+    dataset = await visible(visit)
+    if dataset is None:
         return visit.page("dataset_missing.html", 404)
     shown = read_range(visit.query, dataset.last_entry_at, datetime.now(UTC))
     ledger, readings = await asyncio.gather(_ledger(visit, dataset), _readings(visit, dataset, shown))

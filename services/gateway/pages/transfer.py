@@ -12,12 +12,12 @@ from aiohttp import web
 
 from services.gateway.http.answers import to_json
 from services.gateway.http.validate import zone_of
-from services.gateway.pages.datasets import ONE, dataset_id, own
+from services.gateway.pages.datasets import ONE, own, visible
 from services.gateway.pages.editing import checked
 from services.gateway.pages.ranges import WORDS, read_range
 from services.gateway.pages.site import Site, Visit
 from services.gateway.pages.view import count
-from shared.contracts.ingest import Dataset, GetDataset, ReadingRejected, ReadingsWritten, WriteReadings
+from shared.contracts.ingest import Dataset, ReadingRejected, ReadingsWritten, WriteReadings
 from shared.errors import Refusal
 
 site = Site()
@@ -94,11 +94,8 @@ def _refused(error: Refusal) -> dict[str, Any]:
 @site.get(f"{ONE}/export", who="anyone")
 async def export(visit: Visit) -> web.Response:
     """The form; with `format` on to the file itself."""
-    try:
-        dataset = await visit.ask(GetDataset(dataset_id=dataset_id(visit)))
-    except Refusal as refusal:
-        if refusal.status not in (403, 404):
-            raise
+    dataset = await visible(visit)
+    if dataset is None:
         return visit.page("dataset_missing.html", 404)
     given = {"range": "all"} | visit.query
     shown = read_range(given, None, datetime.now(UTC))

@@ -10,12 +10,14 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
 from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY, Gateway
 from services.gateway.http.server import Door
+from services.gateway.http.short_way import Exchange, ShortWay
 from services.gateway.settings import Settings
 from shared.vault import Vault
 from tests.unit.gateway.services import Services
@@ -109,3 +111,17 @@ async def open_house(
         yield House(door, services, app[GATEWAY])
     finally:
         await door.stop()
+
+
+def watched_short_way(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Grows by whether it went the short way with each request that is looked at."""
+    found: list[bool] = []
+    look = ShortWay.exchange
+
+    def spy(self: ShortWay, *arguments: Any) -> Exchange | None:
+        exchange = look(self, *arguments)
+        found.append(exchange is not None)
+        return exchange
+
+    monkeypatch.setattr(ShortWay, "exchange", spy)
+    return found

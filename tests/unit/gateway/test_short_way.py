@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
 
 import pytest
 
 from services.gateway.http.connection import cut
-from services.gateway.http.short_way import MOST_PATHS, Exchange, KnownPaths, ShortWay
+from services.gateway.http.short_way import MOST_PATHS, KnownPaths
 from shared.bus.requests import OutcomeUnknown, ServiceFailed, Unavailable
 from shared.errors import Conflict, TooMany
 from shared.vault import Vault
-from tests.unit.gateway.door import House, open_house, read_answer
+from tests.unit.gateway.door import House, open_house, read_answer, watched_short_way
 
 BODY = b'{"values": {"t": 22.5}}'
 JSON = "Content-Type: application/json"
@@ -27,16 +26,7 @@ _CHANGING = re.compile(
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each request that was looked at, whether it went the short way."""
-    found: list[bool] = []
-    look = ShortWay.exchange
-
-    def spy(self: ShortWay, *arguments: Any) -> Exchange | None:
-        exchange = look(self, *arguments)
-        found.append(exchange is not None)
-        return exchange
-
-    monkeypatch.setattr(ShortWay, "exchange", spy)
-    return found
+    return watched_short_way(monkeypatch)
 
 
 async def both(house: House, method: str, path: str, *headers: str, body: bytes = b"") -> tuple[bytes, bytes]:
