@@ -411,6 +411,9 @@ class TappedConnection(aio_pika.Connection):
         super().__init__(*args, **kwargs)
         self.transports = self.kwargs["transport_factory"] = TappedTransports()
 
+    def __del__(self) -> None:
+        """Nothing: the parent's would close one that never came up, in a task, even where no loop runs."""
+
 
 class TappedTransports(TransportFactory):
     """Connects as aiormq does, plainly or with TLS, with a tap between the socket and its reader."""
