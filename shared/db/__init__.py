@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 OLDEST_SERVER = 15
+BY_INDEX = "SET enable_seqscan = off; SET jit = off"
+"""A plan made while a table was tiny reads all of it, and is kept while the table grows, until the next
+ANALYZE; that of a foreign key too. What has no index to go by still reads it all."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ async def _suitable(connection: Any) -> None:
     version = connection.get_server_version().major
     if version < OLDEST_SERVER:
         raise Unsuitable(f"PostgreSQL {version} is too old: {OLDEST_SERVER} or later is needed.")
+    await connection.execute(BY_INDEX)
     commit = await connection.fetchval("SHOW synchronous_commit")
     if commit not in ("on", "remote_apply"):
         raise Unsuitable(
@@ -178,8 +182,8 @@ async def _suitable(connection: Any) -> None:
 async def _nothing_to_reset(connection: Any) -> None:
     """Saves asyncpg's `RESET ALL` at every release.
 
-    Safe because our code keeps no state in a session: SET LOCAL, pg_advisory_xact_lock and cursors
-    in transactions only; asyncpg rolls an open transaction back by itself.
+    Safe because a session holds nothing but what every one begins with: SET LOCAL, pg_advisory_xact_lock
+    and cursors in transactions only; asyncpg rolls an open transaction back by itself.
     """
 
 

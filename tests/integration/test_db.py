@@ -186,3 +186,12 @@ async def test_a_server_that_confirms_before_it_has_written_is_refused(database:
     with pytest.raises(Unsuitable, match="synchronous_commit is 'off'"):
         await db.open()
     await db.close()
+
+
+async def test_a_table_that_was_tiny_when_a_plan_was_made_is_looked_up_by_index(db: Database) -> None:
+    await db.open()
+    async with db.connection() as connection:
+        await connection.execute("CREATE TEMPORARY TABLE tiny (id integer PRIMARY KEY)")
+        await connection.execute("INSERT INTO tiny VALUES (1); ANALYZE tiny")
+        plan = await connection.fetchval("EXPLAIN SELECT FROM tiny WHERE id = 1")
+    assert plan.startswith("Index"), plan
