@@ -9,7 +9,9 @@ from benchmarks.stage import Stage
 from benchmarks.table import Row
 
 SECONDS = 60
-CALM_SECONDS, LOOK_SECONDS = 15.0, 20.0  # ten after its broker's start the launcher has leaders elected: not rest yet
+CALM_SECONDS = 15.0
+"""Ten seconds after the broker's start the launcher has leaders elected: that is not rest yet."""
+LOOK_SECONDS = 20.0
 MOST_PERCENT = 1.0
 MIB = 1024 * 1024
 
