@@ -35,10 +35,10 @@ from shared.errors import Refusal, TooMany
 
 log = structlog.get_logger()
 R = TypeVar("R")
-# Beyond the deadline, for the 503 of a service that held the frame until then.
-GRACE_SECONDS = 0.15
+# Beyond the deadline, for the 503 of a service that held the frame until then: it looks every 50 ms.
+GRACE_SECONDS = 0.1
 AGAIN_SECONDS = 0.05
-# One look at all deadlines instead of a timer per call.
+# One look at all deadlines instead of a timer per call; only what ends before the next look gets one.
 SWEEP_SECONDS = 0.05
 
 
@@ -84,6 +84,10 @@ class _Pending:
             self.ended(reply, error)
         except Exception:  # the replies beside it are not to suffer
             log.exception("call_ended_badly", topic=self.frame.topic)
+
+    def expire(self) -> None:
+        """Its time is up."""
+        self.end(None, _too_late(self))
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -173,8 +177,9 @@ class _Submitting:
 
     def expire(self) -> None:
         """Its time is up: it may be in the queue, now or later."""
-        self.cancel()
-        self._ended(None, OutcomeUnknown())
+        if self in self._all:
+            self.cancel()
+            self._ended(None, OutcomeUnknown())
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -400,11 +405,12 @@ class BusRequester:
             asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        now = time.monotonic()
-        for pending in [pending for pending in self._calls.values() if pending.until <= now]:
-            pending.end(None, _too_late(pending))
-        for submitting in [submitting for submitting in self._submits if submitting.until <= now]:
-            submitting.expire()
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        soon = now + SWEEP_SECONDS
+        calls: tuple[_Pending | _Submitting, ...] = (*self._calls.values(), *self._submits)
+        for call in calls:
+            if call.until <= soon:
+                loop.call_later(max(call.until - now, 0), call.expire)
         self._pressure.turn(SWEEP_SECONDS)
         self._sweeping = False
         if self._calls or self._submits or not self._pressure.is_idle:

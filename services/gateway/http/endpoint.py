@@ -55,11 +55,10 @@ class Endpoint:
         incoming = request[INCOMING]
         self.enter(incoming)
         if row.who is not PUBLIC:
-            incoming.principal = await gateway.callers.identify(request.headers, incoming.peer)
-            await gateway.rates.admit(incoming, self.rate)
+            await incoming.in_time(self._recognise(request, incoming))
             self.admit(incoming)
         if row.accepts:
-            incoming.body = await read_body(request, row.accepts, self.limit)
+            incoming.body = await incoming.at_leisure(read_body(request, row.accepts, self.limit))
         self._read(incoming, request)
         if row.handle is not None:
             return (await row.handle(incoming, gateway)).response()
@@ -74,6 +73,10 @@ class Endpoint:
         with gateway.counted(message.topic):
             reply = await gateway.requester.ask(message, caller)
         return self.answer(reply, incoming).response()
+
+    async def _recognise(self, request: web.Request, incoming: Incoming) -> None:
+        incoming.principal = await self._gateway.callers.identify(request.headers, incoming.peer)
+        await self._gateway.rates.admit(incoming, self.rate)
 
     def enter(self, incoming: Incoming) -> None:
         """The request is for this row: read its headers; raises Turned."""

@@ -77,6 +77,7 @@ class Front:
             began = time.perf_counter()
             query = request.rel_url.raw_query_string
             incoming = Incoming(request.method, request.headers, query, _peer_at(request))
+            incoming.since = time.monotonic()
             request[INCOMING] = incoming
             meter.in_flight += 1
             status = GONE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable
 from random import Random
-from typing import Any, NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_LANGUAGE, AUTHORIZATION
@@ -13,11 +16,13 @@ from multidict import istr
 from services.gateway.http.problems import Turned
 from services.gateway.http.proxies import Headers, Peer
 from shared.bus.ids import keyed_id, uuid7
-from shared.bus.requests import Caller
+from shared.bus.requests import Caller, Unavailable
 from shared.contracts.base import ANONYMOUS, FieldError, Message, Principal
 
+T = TypeVar("T")
 UNMATCHED = "unmatched"
 DEFAULT_SECONDS, MOST_SECONDS = 10, 30
+LEAST_SECONDS = 0.005
 
 REQUEST_ID, TRACEPARENT = istr("X-Request-Id"), istr("traceparent")
 PREFER, IDEMPOTENCY_KEY, API_KEY = istr("Prefer"), istr("Idempotency-Key"), istr("X-API-Key")
@@ -41,7 +46,8 @@ class Incoming:
 
     `raw_query` is the query string as it came, `peer` the other end of the connection, `client` the address
     the request came from, `secure` whether it was encrypted on its way from there; `rate` is what the headers
-    RateLimit and RateLimit-Policy say when a limit applies.
+    RateLimit and RateLimit-Policy say when a limit applies. From `since` (monotonic) on its sender waits; 0:
+    from now, nothing was waited for.
     """
 
     __slots__ = (
@@ -60,6 +66,7 @@ class Incoming:
         "raw_query",
         "request_id",
         "secure",
+        "since",
         "template",
         "trace_id",
         "traceparent",
@@ -85,6 +92,7 @@ class Incoming:
         self.template = UNMATCHED
         self.body = b""
         self.rate: tuple[str, str] | None = None
+        self.since = 0.0
         self.path: Any = None
         self.query: Any = None
         self.form: Any = None
@@ -106,14 +114,41 @@ class Incoming:
                 raise bad_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
             self.idempotency_key = key
 
+    @property
+    def seconds_left(self) -> float:
+        """How long its sender still waits."""
+        seconds = float(self.prefer.seconds)
+        return self.since + seconds - monotonic() if self.since else seconds
+
+    async def in_time(self, learning: Awaitable[T]) -> T:
+        """Await what must be known first; raises Unavailable as soon as its sender waits no more."""
+        try:
+            async with asyncio.timeout(self.seconds_left) as limit:
+                return await learning
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("Nobody could tell in time who is calling.") from None
+
+    async def at_leisure(self, arriving: Awaitable[T]) -> T:
+        """Await what the sender itself takes time for: that is not waiting."""
+        began = monotonic()
+        try:
+            return await arriving
+        finally:
+            self.since += monotonic() - began
+
     def caller(self, message: Message) -> Caller:
-        """The header of the call that carries this message."""
+        """The header of the call that carries this message; raises Unavailable when nobody waits any more."""
         key = self.idempotency_key
+        seconds = self.seconds_left
+        if seconds < LEAST_SECONDS:
+            raise Unavailable("No time was left to ask.")
         return Caller(
             id=keyed_id(self.principal, message.topic, key) if key else uuid7(),
             request_id=self.request_id,
             principal=self.principal,
-            seconds=float(self.prefer.seconds),
+            seconds=seconds,
             traceparent=self.traceparent,
             client=self.client,
             locale=_locale(self.headers.get(ACCEPT_LANGUAGE, "")),

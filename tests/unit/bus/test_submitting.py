@@ -1,16 +1,17 @@
-"""Whoever submits is answered in time, however long the broker says nothing."""
+"""Whoever asks or submits is answered in time, however long the broker says nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 
 from shared.bus.link import Outgoing, PublishUnknown, Settled
 from shared.bus.requester import AGAIN_SECONDS, GRACE_SECONDS, SWEEP_SECONDS, BusRequester
-from shared.bus.requests import OutcomeUnknown
+from shared.bus.requests import CallFailed, OutcomeUnknown
 from tests.suites.probe import Add
 from tests.suites.test_bus import caller
 
@@ -57,3 +58,20 @@ async def test_a_confirm_after_the_deadline_changes_nothing() -> None:
         settled(None)
     await asyncio.sleep(0)
     assert told.empty()
+
+
+@pytest.mark.parametrize("submits", [False, True])
+async def test_a_deadline_is_kept_to_the_moment_and_not_to_the_next_look_at_all_of_them(
+    submits: bool,
+) -> None:
+    requester = BusRequester(SilentLink(0))  # type: ignore[arg-type]
+
+    async def late(seconds: float) -> float:
+        send = requester.submit if submits else requester.ask
+        began = time.monotonic()
+        with pytest.raises(CallFailed):
+            await send(Add(text="a"), caller(seconds=seconds))
+        return time.monotonic() - began - seconds - GRACE_SECONDS
+
+    found = await asyncio.gather(*(late(0.2 + number / 100) for number in range(50)))
+    assert -0.01 < median(found) < SWEEP_SECONDS / 4

@@ -79,7 +79,7 @@ class Services:
     """A Requester: datasets and one account in dictionaries, answers by frame id like an inbox.
 
     `asked` keeps every message with its caller; `failing` maps a topic to the exception its next calls
-    raise; `hold` stops commands until it is set.
+    raise; `hold` stops commands until it is set; `silent` are topics without an answer until theirs is.
     """
 
     def __init__(self, vault: Vault) -> None:
@@ -87,6 +87,7 @@ class Services:
         self.asked: list[tuple[Message, Caller]] = []
         self.failing: dict[str, Exception] = {}
         self.hold: asyncio.Event | None = None
+        self.silent: dict[str, asyncio.Event] = {}
         self.holding = asyncio.Event()
         self.datasets: dict[UUID, Dataset] = {}
         self.keys: dict[UUID, tuple[str, str]] = {}
@@ -131,6 +132,8 @@ class Services:
         self.asked.append((message, caller))
         if message.topic in self.failing:
             raise self.failing[message.topic]
+        if message.topic in self.silent:
+            await self.silent[message.topic].wait()
         if isinstance(message, GetSubmission):
             return self._submission(message.id)
         if isinstance(message, GetAbout):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from services.gateway.http.incoming import preferences
 from shared.bus.requests import OutcomeUnknown, ServiceFailed, Unavailable
-from shared.contracts.ingest import CreateDataset, ListDatasets, WriteReadings
+from shared.contracts.ingest import CreateDataset, ListDatasets, ResolveKey, WriteReadings
 from shared.errors import Refusal, TooMany
-from tests.unit.gateway.door import House
+from tests.unit.gateway.door import House, read_answer
 
 READING = {"values": {"t": 1}}
 
@@ -37,7 +38,46 @@ def test_preferences_are_read_or_ignored(text: str, seconds: int, queued: bool, 
 async def test_a_client_says_how_long_it_waits(house: House, token: str) -> None:
     answer = await house.request("GET", "/v1/datasets", token=token, headers={"Prefer": "wait=3"})
     assert answer.headers["Preference-Applied"] == "wait=3"
-    assert house.services.last(ListDatasets)[1].seconds == 3.0
+    assert house.services.last(ListDatasets)[1].seconds == pytest.approx(3, abs=1)
+
+
+@pytest.mark.parametrize("prefer", ["wait=1", "wait=1, respond-async"])
+async def test_whom_nobody_can_tell_is_answered_when_its_patience_ends(
+    house: House, token: str, prefer: str
+) -> None:
+    made = await house.dataset(token)
+    house.services.silent[ResolveKey.topic] = asyncio.Event()
+    began = time.monotonic()
+    answer = await house.request(
+        "POST",
+        f"/v1/datasets/{made['id']}/readings",
+        json=READING,
+        headers={"Prefer": prefer, "X-API-Key": made["write_key"]},
+    )
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "1")
+    assert time.monotonic() - began < 3
+
+
+async def test_the_time_it_took_to_tell_who_calls_is_not_waited_again(house: House, token: str) -> None:
+    made = await house.dataset(token)
+    known = house.services.silent[ResolveKey.topic] = asyncio.Event()
+    headers = {"Prefer": "wait=3", "X-API-Key": made["write_key"]}
+    path = f"/v1/datasets/{made['id']}/readings"
+    asyncio.get_running_loop().call_later(0.5, known.set)
+    assert (await house.request("POST", path, json=READING, headers=headers)).status == 201
+    assert house.services.last(WriteReadings)[1].seconds < 2.8
+
+
+async def test_a_body_may_take_longer_than_its_sender_waits_for_the_answer(house: House, token: str) -> None:
+    body = b'{"name": "Roof"}'
+    head = f"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nPrefer: wait=1\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
+    writer.write(head.encode())
+    asyncio.get_running_loop().call_later(1.5, writer.write, body)
+    assert (await read_answer(reader)).status == 201
+    assert house.services.last(CreateDataset)[1].seconds == pytest.approx(1, abs=0.5)
+    writer.close()
 
 
 async def test_a_queued_request_is_answered_202_and_its_outcome_can_be_asked(
