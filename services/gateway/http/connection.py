@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -99,6 +100,7 @@ class Connection(RequestHandler):
         if self._request_count != seen:
             if self._messages:
                 self._arriving = self._messages[-1][1]
+                self._check_versions()
             self._began_at = now
             self._partial_since = self._partial_bytes = 0
             if len(data) > self._limits.header_bytes:
@@ -213,6 +215,13 @@ class Connection(RequestHandler):
             self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
         else:
             super()._process_keepalive()
+
+    def _check_versions(self) -> None:
+        """What has no version, or that of HTTP/2, parses too, and would be answered as if it were."""
+        for message, _ in self._messages:
+            if getattr(message, "version", HttpVersion11)[0] != 1:
+                self.turn_away("bad_request")
+                return
 
     def _check_header_size(self) -> None:
         """A header that came in one piece is only seen when it is complete."""

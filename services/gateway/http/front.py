@@ -14,6 +14,7 @@ from aiohttp.hdrs import (
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS,
     CACHE_CONTROL,
+    EXPECT,
     ORIGIN,
     SERVER,
     VARY,
@@ -41,6 +42,7 @@ CONTENT_TYPE_OPTIONS = istr("X-Content-Type-Options")
 STRICT_TRANSPORT_SECURITY = istr("Strict-Transport-Security")
 RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 NO_STORE = "no-store"
+CONTINUE = "100-continue"
 _NO_STORE_LINE = f"{CACHE_CONTROL}: {NO_STORE}\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _EXPOSED = (
@@ -97,6 +99,9 @@ class Front:
         try:
             if not incoming.secure and _leads_on(request):
                 return sent_on(incoming, request.raw_path, self._settings).response()
+            if request.headers.get(EXPECT, CONTINUE).lower() != CONTINUE:
+                # aiohttp would repeat what it holds, which may be no text.
+                return _problem("expectation_failed", incoming).response()
             return await handle(request)
         except ConnectionError:
             raise

@@ -14,11 +14,9 @@ FOUND_AT_MOST = 200
 LOOKED_THROUGH = 10_000
 
 
-@site.get("/", who="anyone")
+@site.get("/", who="anyone", for_programs=links)
 async def home(visit: Visit) -> web.StreamResponse:
     """The dashboard for people, the links for programs."""
-    if "text/html" not in visit.incoming.headers.get("Accept", ""):
-        return (await links(visit.incoming, visit.gateway)).response()
     if visit.viewer is None:
         return visit.go("/login")
     return await dashboard(visit)

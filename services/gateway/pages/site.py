@@ -19,6 +19,7 @@ from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned, code_of, problem_of
 from services.gateway.http.rates import SIGN_IN
+from services.gateway.http.table import Handle
 from services.gateway.pages import flash
 from services.gateway.pages.view import render
 from shared import context
@@ -130,13 +131,17 @@ Serve = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Page:
-    """One row; `rate` names the limit that counts it, beside that of callers."""
+    """One row; `rate` names the limit that counts it, beside that of callers.
+
+    `for_programs` answers whoever does not ask for HTML, and is not told who calls.
+    """
 
     method: str
     path: str
     who: Who
     serve: Serve
     rate: str = ""
+    for_programs: Handle | None = None
 
 
 @dataclass
@@ -145,17 +150,21 @@ class Site:
 
     rows: list[Page] = field(default_factory=list)
 
-    def get(self, path: str, who: Who = "user") -> Callable[[Serve], Serve]:
+    def get(
+        self, path: str, who: Who = "user", for_programs: Handle | None = None
+    ) -> Callable[[Serve], Serve]:
         """Something to look at."""
-        return self._add("GET", path, who)
+        return self._add("GET", path, who, for_programs=for_programs)
 
     def post(self, path: str, who: Who = "user", rate: str = "") -> Callable[[Serve], Serve]:
         """What a form of ours sends, urlencoded; answered with `Visit.go`, or the form again."""
         return self._add("POST", path, who, rate)
 
-    def _add(self, method: str, path: str, who: Who, rate: str = "") -> Callable[[Serve], Serve]:
+    def _add(
+        self, method: str, path: str, who: Who, rate: str = "", for_programs: Handle | None = None
+    ) -> Callable[[Serve], Serve]:
         def register(serve: Serve) -> Serve:
-            self.rows.append(Page(method, path, who, serve, rate))
+            self.rows.append(Page(method, path, who, serve, rate, for_programs))
             return serve
 
         return register
@@ -196,6 +205,8 @@ def _handler(row: Page, gateway: Gateway) -> Callable[[web.Request], Awaitable[w
         visit = Visit(incoming, gateway, request)
         try:
             incoming.read_headers()
+            if row.for_programs is not None and "text/html" not in incoming.headers.get("Accept", ""):
+                return (await row.for_programs(incoming, gateway)).response()
             return await _serve(row, visit)
         except (ConnectionError, web.HTTPException):
             raise
@@ -225,7 +236,8 @@ async def _serve(row: Page, visit: Visit) -> web.StreamResponse:
 
 async def _recognise(visit: Visit) -> None:
     incoming = visit.incoming
-    incoming.principal = await visit.gateway.callers.identify(visit.request.headers, incoming.peer)
+    known = visit.gateway.callers.identify(visit.request.headers, incoming.peer)
+    incoming.principal = await incoming.in_time(known)
     if incoming.principal.kind == "user":
         try:
             visit.viewer = await visit.ask(GetMe())
@@ -236,7 +248,7 @@ async def _recognise(visit: Visit) -> None:
 
 async def _read_form(visit: Visit) -> None:
     incoming = visit.incoming
-    incoming.body = await read_body(visit.request, (FORM,), FORM_BYTES)
+    incoming.body = await incoming.at_leisure(read_body(visit.request, (FORM,), FORM_BYTES))
     try:
         visit.lists = parse_qs(incoming.body.decode("utf-8"), True, errors="strict", max_num_fields=2_000)
     except (UnicodeDecodeError, ValueError):

@@ -89,6 +89,8 @@ async def post(pages: House, path: str, form: dict[str, Any], token: str) -> tup
 async def test_programs_find_links_at_the_root_and_people_their_datasets(pages: House) -> None:
     links = await pages.request("GET", "/")
     assert links.json["links"]["openapi"] == "/openapi.json"
+    with_old_token = await pages.request("GET", "/", headers={"Authorization": "Bearer ended.long.ago"})
+    assert with_old_token.json == links.json
     stranger = await pages.request("GET", "/", headers=HTML, allow_redirects=False)
     assert (stranger.status, stranger.headers["Location"]) == (303, "/login")
     status, body = await get(pages, "/", pages.services.token())
