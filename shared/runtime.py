@@ -131,6 +131,7 @@ class Asking:
         self.figures = http.registry()
         self.link = RabbitLink(settings.amqp_url, account)
         self.requester = BusRequester(self.link, request_queues=request_queues)
+        self._watch_replies()
         self._settings = settings
         self._account = account
         self._shipper = Shipper(self.link, account, registry=self.figures)
@@ -154,6 +155,12 @@ class Asking:
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run beside, until closed."""
         self._tasks.append(asyncio.create_task(coroutine))
+
+    def _watch_replies(self) -> None:
+        waiting = Gauge("posthouse_calls_waiting", "Calls that wait for a reply", registry=self.figures)
+        waiting.set_function(self.requester.waiting)
+        late = Gauge("posthouse_late_replies", "Replies nobody waited for any more", registry=self.figures)
+        late.set_function(lambda: self.requester.late_replies)
 
     async def serve_ops(self, missing: http.Missing) -> None:
         """/healthz, /readyz and /metrics on a port of this process alone, when the settings name one."""

@@ -16,6 +16,7 @@ from deploy.local.instance import Instance
 from deploy.local.servers import install
 
 PLACE = Path(".local/faults")
+LOGS = "logs"
 
 
 def faults(instance: Instance, arguments: Sequence[str]) -> int:
@@ -29,13 +30,20 @@ def faults(instance: Instance, arguments: Sequence[str]) -> int:
     if lock is None:
         raise Failure("The faults run already in this checkout.")
     with lock:
-        slot = Instance(configuration.load(instance.root, {"POSTHOUSE_LOCAL": str(place / "instance")}))
-        stop_instance(slot, console)
+        _put_away(instance, place, console)
         install(instance, console, dev=True)
-        shutil.rmtree(place / "logs", ignore_errors=True)
+        shutil.rmtree(place / LOGS, ignore_errors=True)
         os.environ["FAULTS_PLACE"] = str(place)
         try:
             return run_alone([instance.python, "-m", "tests.faults", *arguments], instance.root)
         finally:
+            _put_away(instance, place, console)
+
+
+def _put_away(instance: Instance, place: Path, console: Console) -> None:
+    """Whatever happened to a run, nothing it has started is left running: a directory is an instance."""
+    for directory in place.iterdir():
+        if directory.is_dir() and directory.name != LOGS:
+            slot = Instance(configuration.load(instance.root, {"POSTHOUSE_LOCAL": str(directory)}))
             stop_instance(slot, console)
             shutil.rmtree(slot.local, ignore_errors=True)

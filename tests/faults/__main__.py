@@ -8,14 +8,16 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.faults.plan import Part, Stage, seconds, stages
 from tests.faults.row import Row
 from tests.faults.rows import NOT_YET, ROWS
-from tests.faults.run import Depth, Result, run, write
+from tests.faults.run import Depth, Result, Turn, run, write
 from tests.faults.table import lines
 
-LATEST = Path(__file__).parent / "results" / "latest.json"
+LATEST = Path(os.environ.get("FAULTS_RESULTS") or Path(__file__).parent / "results" / "latest.json")
 SHORT = ("R3", "R11", "R26")
 SHORT_DEPTH = Depth(faults=1, least=2_000, gap=2.0, short=True)
 
@@ -38,40 +40,62 @@ def depth() -> Depth:
 
 
 async def main(names: list[str]) -> int:
-    """Run the rows one after the other; exit status 1 when one was missed."""
+    """Run the rows and their unprotected variants; exit status 1 when one was missed."""
     how, seed = depth(), int(os.environ.get("SEED") or secrets.randbelow(10**6))
     if how.short and not names:
         names = list(SHORT)
-    rows = chosen(names)
+    plan = stages(chosen(names), how)
     me, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert me is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, me.cancel)
-    print(f"seed {seed}; load average {os.getloadavg()[0]:.1f}", flush=True)
+    expected = f"{sum(map(len, plan))} runs, about {seconds(plan, how) / 60:.0f} min"
+    print(f"{expected}; seed {seed}; load average {os.getloadavg()[0]:.1f}", flush=True)
     results: list[Result] = []
     began = time.monotonic()
+    not_yet = [] if names else list(NOT_YET)
     try:
-        for row in rows:
-            await both(row, how, seed, results)
+        await through(plan, how, seed, results, not_yet)
     except asyncio.CancelledError:
         print("stopped", flush=True)
     finally:
-        not_yet = [] if names else list(NOT_YET)
-        write(LATEST, results, seed, not_yet)
         for line in lines(results, {name: NOT_YET[name] for name in not_yet}):
             print(line)
-        print(f"{time.monotonic() - began:.0f} s, seed {seed}; kept in {LATEST}", flush=True)
-    return 0 if all(one.passed for one in results) else 1
+        print(f"{(time.monotonic() - began) / 60:.1f} min, seed {seed}; kept in {LATEST}", flush=True)
+    return 0 if results and all(one.passed for one in results) else 1
 
 
-async def both(row: Row, how: Depth, seed: int, results: list[Result]) -> None:
-    """The row, and beside it the same without its protection."""
-    for bare in (False, True) if how.bare and row.bare else (False,):
-        print(f"\n{row.id}{' unprotected' if bare else ''}: {row.words}", flush=True)
-        one = await run(row, how, seed, lambda words: print(f"  {words}", flush=True), bare=bare)
-        results.append(one)
-        for words in one.missed:
-            print(f"  MISSED {words}", flush=True)
+async def through(
+    plan: Sequence[Stage], how: Depth, seed: int, results: list[Result], not_yet: list[str]
+) -> None:
+    """One stage after the other; while one is looked at and put away, the next one starts."""
+    began, before = time.monotonic(), list[Turn]()
+
+    async def one(part: Part, turn: Turn) -> None:
+        name = f"{part.row.id} bare" if part.bare else part.row.id
+
+        def say(words: str) -> None:
+            print(f"{_clock(began)} {name:<8} {words}", flush=True)
+
+        say(part.row.bare.words if part.bare and part.row.bare else part.row.words)
+        result = await run(part.row, how, seed, say, bare=part.bare, turn=turn)
+        results.append(result)
+        write(LATEST, results, seed, not_yet)
+        say("passed" if result.passed else f"MISSED: {'; '.join(result.missed)}")
+
+    async with asyncio.TaskGroup() as group:
+        for stage in plan:
+            turns = [Turn(before) for _ in stage]
+            for part, turn in zip(stage, turns, strict=True):
+                group.create_task(one(part, turn))
+            for turn in turns:
+                await turn.quiet.wait()
+            before = turns
+
+
+def _clock(began: float) -> str:
+    minutes, rest = divmod(int(time.monotonic() - began), 60)
+    return f"{minutes:02}:{rest:02}"
 
 
 if __name__ == "__main__":

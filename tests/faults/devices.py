@@ -75,6 +75,11 @@ class Devices(Writers):
         return Counter(str(sample.status or "none") for sample in self.samples)
 
     @property
+    def targets(self) -> Sequence[Target]:
+        """The datasets the devices write to."""
+        return self._targets
+
+    @property
     def target(self) -> Target:
         """A dataset for who writes beside the devices."""
         return self._targets[0]

@@ -23,6 +23,11 @@ class Bare:
     run: Break | None = None
     shows: str = ""
     """A figure that must be above 0 when neither lost nor doubled can be."""
+    once: float = 0.0
+    each: float = 6.0
+    """Seconds that are expected, as those of a row."""
+    alone: bool = False
+    """No other unprotected variant may run at the same time."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Row:
     faults: int = 20
     short: int = 1
     bare_faults: int = 2
+    once: float = 0.0
+    each: float = 10.5
+    """Seconds that are expected of a full run, for the row and for each fault; they limit nothing."""
+    beside: str = ""
+    """A row at whose side this one may run: the figures of both leave room for that."""
     kills_broker: bool = False
     scale: str = "ingest=2"
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +38,29 @@ QUORUM_SECONDS = 12
 """A younger quorum queue may find no leader after its only broker was killed (RabbitMQ issue 10070)."""
 
 
+ROW_SECONDS = 900
 NOTHING = Count()
+
+
+class Turn:
+    """Runs follow each other: an instance may start while another counts, but only one stage is loaded."""
+
+    def __init__(self, before: Sequence[Turn] = ()) -> None:
+        self._before = before
+        self.quiet = asyncio.Event()
+        """Its load is over."""
+        self.ended = asyncio.Event()
+        """Nothing of it runs any more."""
+
+    async def begins(self) -> None:
+        """Return when nothing of those before runs any more."""
+        for each in self._before:
+            await each.ended.wait()
+
+    def end(self) -> None:
+        """All of it is over."""
+        self.quiet.set()
+        self.ended.set()
 
 
 @dataclass(frozen=True)
@@ -90,17 +112,24 @@ class Result:
         }
 
 
-async def run(row: Row, depth: Depth, seed: int, say: Callable[[str], None], *, bare: bool = False) -> Result:
+async def run(
+    row: Row,
+    depth: Depth,
+    seed: int,
+    say: Callable[[str], None],
+    *,
+    bare: bool = False,
+    turn: Turn | None = None,
+) -> Result:
     """Run a row, or its unprotected variant; an error of the row is a miss, not the end of the others."""
     words = row.bare.words if bare and row.bare else row.words
     result = Result(f"{row.id} bare" if bare else row.id, words)
     began = time.monotonic()
-    place = os.environ.get("FAULTS_PLACE")
-    directory = Path(place) / "instance" if place else Path(tempfile.mkdtemp(prefix="posthouse-faults-"))
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory = _directory(result.row)
+    turn = turn or Turn()
     try:
-        await _run(row, depth, seed, say, bare, directory, result)
+        async with asyncio.timeout(ROW_SECONDS):
+            await _run(row, depth, seed, say, bare, directory, result, turn)
     except (Exception, asyncio.CancelledError) as error:
         result.missed.append(f"{type(error).__name__}: {error}")
         if isinstance(error, asyncio.CancelledError):
@@ -110,7 +139,18 @@ async def run(row: Row, depth: Depth, seed: int, say: Callable[[str], None], *, 
         if result.missed:
             _keep_logs(directory, result.row.replace(" ", "-"), say)
         shutil.rmtree(directory, ignore_errors=True)
+        turn.end()
     return result
+
+
+def _directory(name: str) -> Path:
+    place = os.environ.get("FAULTS_PLACE")
+    if not place:
+        return Path(tempfile.mkdtemp(prefix="posthouse-faults-"))
+    directory = Path(place) / name.replace(" ", "-")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
 
 
 def _keep_logs(directory: Path, name: str, say: Callable[[str], None]) -> None:
@@ -121,44 +161,58 @@ def _keep_logs(directory: Path, name: str, say: Callable[[str], None]) -> None:
 
 
 async def _run(
-    row: Row, depth: Depth, seed: int, say: Callable[[str], None], bare: bool, directory: Path, result: Result
+    row: Row,
+    depth: Depth,
+    seed: int,
+    say: Callable[[str], None],
+    bare: bool,
+    directory: Path,
+    result: Result,
+    turn: Turn,
 ) -> None:
-    environment, manners, break_it = dict(row.environment), row.manners, row.run
-    if bare and row.bare:
-        environment |= row.bare.environment
-        manners, break_it = row.bare.manners or manners, row.bare.run or break_it
+    break_it = row.bare.run or row.run if bare and row.bare else row.run
     async with AsyncExitStack() as stack:
-        cables = {name: await stack.enter_async_context(cable_to_broker_of(directory)) for name in row.cables}
-        environment = _environment(environment, row.cables, cables, directory)
-        posthouse = await stack.enter_async_context(own_posthouse(directory, row.scale, **environment))
+        scene = await _set_up(stack, row, depth, random.Random(f"{seed} {result.row}"), say, bare, directory)
         up_since = time.monotonic()
-        token = await asyncio.to_thread(sign_up, posthouse)
-        journal = Journal(directory / row.own_file)
-        stack.callback(journal.close)
-        devices = Devices(posthouse.url, await _targets(posthouse, token), token, journal, manners)
-        stack.callback(devices.cancel)
-        dice = random.Random(f"{seed} {result.row}")
-        scene = Scene(
-            posthouse,
-            devices,
-            directory,
-            token,
-            depth.of(row, bare),
-            dice,
-            cables,
-            say,
-            gap=BARE_GAP_SECONDS if bare else depth.gap,
-        )
-        scene.least_acknowledged = depth.least
-        devices.start()
-        await until(lambda: devices.acknowledged >= WARM, "every device has been heard")
+        await turn.begins()
+        scene.devices.start()
+        await until(lambda: scene.devices.acknowledged >= WARM, "every device has been heard")
         if row.kills_broker:
             await asyncio.sleep(max(0.0, up_since + QUORUM_SECONDS - time.monotonic()))
         await _noted(scene, break_it(scene))
-        await _loaded_enough(devices, 0 if bare else depth.least)
-        await _noted(scene, asyncio.wait_for(devices.finish(), FINISH_SECONDS))
-        await _noted(scene, settled(posthouse))
-        await _judge(row, scene, journal.path, result, bare)
+        await _loaded_enough(scene.devices, 0 if bare else scene.least_acknowledged)
+        await _noted(scene, asyncio.wait_for(scene.devices.finish(), FINISH_SECONDS))
+        turn.quiet.set()
+        await _noted(scene, settled(scene.posthouse))
+        await _judge(row, scene, directory / row.own_file, result, bare)
+
+
+async def _set_up(
+    stack: AsyncExitStack,
+    row: Row,
+    depth: Depth,
+    dice: random.Random,
+    say: Callable[[str], None],
+    bare: bool,
+    directory: Path,
+) -> Scene:
+    """Start an instance with what the row asks for; its load has yet to begin."""
+    environment, manners = dict(row.environment), row.manners
+    if bare and row.bare:
+        environment |= row.bare.environment
+        manners = row.bare.manners or manners
+    cables = {name: await stack.enter_async_context(cable_to_broker_of(directory)) for name in row.cables}
+    environment = _environment(environment, row.cables, cables, directory)
+    posthouse = await stack.enter_async_context(own_posthouse(directory, row.scale, **environment))
+    token = await asyncio.to_thread(sign_up, posthouse)
+    journal = Journal(directory / row.own_file)
+    stack.callback(journal.close)
+    devices = Devices(posthouse.url, await _targets(posthouse, token), token, journal, manners)
+    stack.callback(devices.cancel)
+    gap = BARE_GAP_SECONDS if bare else depth.gap
+    scene = Scene(posthouse, devices, directory, token, depth.of(row, bare), dice, cables, say, gap=gap)
+    scene.least_acknowledged = depth.least
+    return scene
 
 
 async def _noted(scene: Scene, step: Awaitable[None]) -> None:
@@ -231,8 +285,15 @@ def write(path: Path, results: list[Result], seed: int, not_yet: Iterable[str]) 
     rows |= {one.row: one.as_json() | {"seed": seed, "at": at} for one in results}
     rows |= {name: {"row": name, "words": "not yet", "faults": 0, "passed": None} for name in not_yet}
     path.parent.mkdir(parents=True, exist_ok=True)
-    ordered = sorted(rows.values(), key=lambda row: (int(re.findall(r"\d+", row["row"])[0]), row["row"]))
-    path.write_text(json.dumps(ordered, indent=1) + "\n")
+    new = path.with_suffix(".new")
+    ordered = sorted(rows.values(), key=lambda row: place_of(row["row"]))
+    new.write_text(json.dumps(ordered, indent=1) + "\n")
+    new.replace(path)  # whoever is ended meanwhile has lost nothing of what was there
+
+
+def place_of(name: str) -> tuple[str, int, str]:
+    """Where a row stands in the table: R1 before R10, R before S, a row before its variant."""
+    return name[0], int(re.findall(r"\d+", name)[0]), name
 
 
 def _kept(path: Path) -> list[dict[str, Any]]:

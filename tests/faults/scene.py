@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import aiohttp
+
 from tests.faults.cable import Cable
 from tests.faults.devices import Devices, Sample
 from tests.faults.kills import LEAST_IN_FLIGHT
@@ -19,6 +22,7 @@ from tests.journeys.instance import OwnPosthouse, until
 
 GAP_SECONDS = 10.0  # from the beginning of one fault to that of the next
 REST_SECONDS = 1.0
+FIGURES_SECONDS = 12.0
 Promise = Literal["kept", "stored"]
 
 
@@ -66,6 +70,10 @@ class Scene:
         await asyncio.sleep(max(0.0, self._next - time.monotonic()) + self.dice.uniform(0, 1))
         await until(lambda: self.devices.in_flight >= self.least_in_flight, "enough requests in flight")
 
+    async def acknowledged(self, least: int) -> None:
+        """Return when the devices have been promised so much."""
+        await until(lambda: self.devices.acknowledged >= least, f"{least} acknowledged", 180)
+
     async def strike(
         self, what: str, act: Callable[[], Awaitable[Any]], *, promise: Promise = "kept", lasts: bool = False
     ) -> Fault:
@@ -103,13 +111,19 @@ class Scene:
             await asyncio.sleep(0.01)
 
     async def freeze(self, names: Sequence[str], seconds: float) -> None:
-        """Stop these and their children without ending them: connections stay, nothing is said."""
+        """Stop these and their children for so long without ending them: connections stay."""
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, over.set)
+        await self.frozen(names, over)
+
+    async def frozen(self, names: Sequence[str], over: asyncio.Event) -> None:
+        """The same until then."""
         found = [self.posthouse.pid(name) for name in names]
         pids = [each for pid in found for each in (pid, *_children(pid))]
         for pid in pids:
             _signal(pid, signal.SIGSTOP)
         try:
-            await asyncio.sleep(seconds)
+            await over.wait()
         finally:
             for pid in pids:
                 _signal(pid, signal.SIGCONT)
@@ -123,6 +137,39 @@ class Scene:
             await asyncio.sleep(0.1)
         return time.monotonic() - began
 
+    # -- what is there -----------------------------------------------------------------------------------
+
+    async def metric(self, process: str, name: str) -> float:
+        """A figure of a process now, all its labels together; 0 while it does not answer."""
+        port = json.loads((self.directory / "run" / "ports.json").read_text())[process]
+        try:
+            async with (
+                aiohttp.ClientSession() as client,
+                client.get(f"http://127.0.0.1:{port}/metrics") as answer,
+            ):
+                lines = (await answer.text()).splitlines()
+        except aiohttp.ClientError:
+            return 0.0
+        of_it = (line for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(line.rpartition(" ")[2]) for line in of_it)
+
+    async def redelivered(self, queue: str, least: int) -> int:
+        """How many messages of a queue were delivered again; its figures are late: wait for `least`."""
+        end, path = time.monotonic() + FIGURES_SECONDS, f"queues/{self.posthouse.virtual_host}/{queue}"
+        while True:
+            found = await self.posthouse.management("GET", path)
+            count = int(found.get("message_stats", {}).get("redeliver", 0))
+            if count >= least or time.monotonic() > end:
+                return count
+            await asyncio.sleep(0.5)
+
+    async def dead_letters(self, most: int = 1_000) -> list[dict[str, Any]]:
+        """Ingest's, with their headers; they stay where they are."""
+        path = f"queues/{self.posthouse.virtual_host}/dead.ingest/get"
+        asked = {"count": most, "ackmode": "ack_requeue_true", "encoding": "base64"}
+        found: list[dict[str, Any]] = await self.posthouse.management("POST", path, asked)
+        return found
+
     # -- figures ---------------------------------------------------------------------------------------
 
     def during(self, fault: Fault, after: float = 0.0) -> list[Sample]:
@@ -130,13 +177,19 @@ class Scene:
         end = fault.ended + after
         return [one for one in self.devices.samples if fault.began <= one.sent_at <= end]
 
-    def figure(self, name: str, value: float, most: float | None = None) -> None:
-        """Remember a figure; above its limit the row has missed."""
+    def figure(
+        self, name: str, value: float, most: float | None = None, *, least: float | None = None
+    ) -> None:
+        """Remember a figure; above its limit, or below what it must be at least, the row has missed."""
         self.figures[name] = round(value, 3)
         if most is not None:
             self.figures[f"{name} limit"] = most
             if value > most:
                 self.missed.append(f"{name} {value:.3g} > {most:g}")
+        if least is not None:
+            self.figures[f"{name} at least"] = least
+            if value < least:
+                self.missed.append(f"{name} {value:.3g} < {least:g}")
 
     def recovery(self, most: float, name: str = "recovery s, worst") -> None:
         """The worst time to a new promise."""

@@ -15,7 +15,7 @@ import asyncpg
 from shared.bus import link
 from shared.bus.amqp import Publisher
 from shared.bus.codec import Frame
-from shared.bus.endings import Outcome
+from shared.bus.endings import Endings, Outcome
 from shared.bus.inbox import BLANK_PACKED, Entry, PostgresInbox, PostgresUnit
 from shared.bus.routes import Guess, Statement
 from shared.bus.running import Runner
@@ -39,6 +39,16 @@ def arm() -> None:
         _be_poisoned()
     if os.environ.get("FAULTS_REPLIES") == "again":
         _reply_again()
+    if everybody := os.environ.get("FAULTS_OWNERS_FILE"):
+        _own_everything(Path(everybody))
+
+
+def _own_everything(trigger: Path) -> None:
+    """While the file is there, whoever calls ingest is taken for the owner."""
+    from services.ingest import rules  # the other services have no owners
+
+    is_owner = rules.is_owner
+    rules.is_owner = lambda known, caller: trigger.exists() or is_owner(known, caller)
 
 
 def _die_after_commits(trigger: Path) -> None:
@@ -167,7 +177,38 @@ def _fail_together() -> None:
     Runner.many = many  # type: ignore[method-assign]
 
 
+def _count_together() -> None:
+    """What is delivered again runs with the others, and an attempt of one is an attempt of all of them.
+
+    As it is when the broker counts deliveries.
+    """
+    sift = Runner._sift
+
+    async def counted(self: Runner, works: Any, ended: dict[Any, Any]) -> Any:
+        again = [work for work in works if work.taken.delivery.redelivered]
+        ended.update(await self._look(again) if again else {})
+        for work in again:
+            if work not in ended and (often := await self._counted(work.frame)):
+                ended[work] = often
+        return await sift(self, [work for work in works if work not in ended], ended)
+
+    Runner._sift = counted  # type: ignore[method-assign]
+    Service._track_of = lambda self, place, work: place.track  # type: ignore[method-assign]
+
+
+def _bury_unconfirmed() -> None:
+    """What goes to the dead letters is sent once, and has arrived."""
+
+    async def once(self: Endings, message: link.Outgoing) -> None:
+        with suppress(Exception):
+            await self._link.publish(message)
+
+    Endings._publish_until_confirmed = once  # type: ignore[method-assign]
+
+
 PROTECTIONS = {
+    "BURIED": _bury_unconfirmed,
+    "COUNT": _count_together,
     "ALONE": _fail_together,
     "CONFIRMS": _believe_without_confirms,
     "MANDATORY": _let_unroutable_fall,
@@ -177,15 +218,21 @@ PROTECTIONS = {
 
 
 def _be_poisoned() -> None:
-    """A request whose id says so makes the handler raise, or ends the process."""
+    """A request whose id says so makes the handler raise, or ends the process.
+
+    Each run of one is written down, with how many ran together.
+    """
     batch = Runner._batch
+    book = os.open(os.environ["FAULTS_POISON_BOOK"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def poisoned(self: Runner, route: Any, works: Any, messages: Any) -> Any:
-        ids = [work.frame.request_id for work in works]
-        if any(each.startswith("poison-kills") for each in ids):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if any(each.startswith("poison-raises") for each in ids):
-            raise ValueError("poison")
+        for each in [work.frame.request_id for work in works]:
+            if each.startswith("poison-"):
+                os.write(book, f"{each} {len(works)}\n".encode())
+            if each.startswith("poison-kills"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if each.startswith("poison-raises"):
+                raise ValueError("poison")
         return await batch(self, route, works, messages)
 
     Runner._batch = poisoned  # type: ignore[method-assign]

@@ -18,3 +18,7 @@ if module in os.environ.get("FAULTS_IN", "").split():
     import inside
 
     inside.arm()
+    if module == "services.gateway":
+        import front
+
+        front.arm()

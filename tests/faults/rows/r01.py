@@ -1,4 +1,8 @@
-"""R1: RabbitMQ is killed; unprotected, the gateway believes what it has written to a socket."""
+"""R1: RabbitMQ is killed; unprotected, the gateway believes what it has written to a socket.
+
+Devices ask for three seconds of patience and are answered at their end, so the limit of the slowest request
+is a little above them; what had been sent is answered 504, its outcome unknown, what had not is answered 503.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.faults.row import Bare, Row
 from tests.faults.scene import Fault, Scene, percentile
 
-LONG_SECONDS = 30
+LONG_SECONDS, SHORT_SECONDS = 30, 8
 STORED_SECONDS = 30
 
 
@@ -25,6 +25,17 @@ async def broken(scene: Scene) -> None:
     scene.figure("all stored after s, worst", max(drained), STORED_SECONDS)
 
 
+async def shortly(scene: Scene) -> None:
+    """Down as long as it takes to show what happens."""
+    for _ in range(scene.runs):
+        await scene.strike(
+            f"postgres down {SHORT_SECONDS} s",
+            lambda: scene.keep_down("postgres", SHORT_SECONDS),
+            promise="stored",
+            lasts=True,
+        )
+
+
 def queued_meanwhile(scene: Scene, fault: Fault, most_seconds: float) -> None:
     """Devices that do not wait are served as if nothing had happened."""
     queued = [
@@ -40,6 +51,7 @@ ROW = Row(
     "R4",
     "kill -9 PostgreSQL, once down 30 s",
     broken,
-    Bare("nothing held while the database is away", {"FAULTS_HOLD": "off"}),
+    Bare("nothing held while the database is away", {"FAULTS_HOLD": "off"}, run=shortly, each=12),
     bare_faults=1,
+    once=LONG_SECONDS,
 )

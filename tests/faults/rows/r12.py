@@ -1,4 +1,7 @@
-"""R12: nothing comes through between gateway and broker; unprotected, the inbox remembers nothing."""
+"""R12: nothing comes through between gateway and broker; unprotected, the inbox remembers nothing.
+
+Devices ask for three seconds of patience and are answered at their end: the limit is a little above them.
+"""
 
 from __future__ import annotations
 

@@ -1,27 +1,31 @@
-"""R22: a message that ends every process that takes it, with others around it."""
+"""R22: a message that ends every process that takes it, with others around it.
+
+Unprotected, what is delivered again is run and counted together, as a broker's delivery limit counts it.
+"""
 
 from __future__ import annotations
 
 import time
 
-from tests.faults.row import Row
-from tests.faults.rows.r21 import POISON, send_poison
+from shared.bus.verdict import MOST_ATTEMPTS
+from tests.faults.poison import POISON, Poison, letters, runs_of, send_poison, told
+from tests.faults.row import Bare, Row
 from tests.faults.scene import Scene
 from tests.journeys.instance import until_it_is
 
 
 async def broken(scene: Scene) -> None:
     """Five processes die of it, then it lies among the dead letters, alone."""
+    sent: list[Poison] = []
     took = []
 
     async def poison() -> None:
-        dead = await scene.posthouse.depth("dead.ingest")
         began = time.monotonic()
-        answer = await send_poison(scene, "kills", "respond-async")
-        assert answer.status == 202, answer
+        sent.append(await send_poison(scene, "kills", "respond-async"))
+        assert sent[-1].answer.status == 202, sent[-1].answer
 
         async def is_buried() -> bool:
-            return await scene.posthouse.depth("dead.ingest") > dead
+            return told(sent, await letters(scene), "too_often") == len(sent)
 
         await until_it_is(is_buried, "it is among the dead letters", 120)
         took.append(time.monotonic() - began)
@@ -30,7 +34,29 @@ async def broken(scene: Scene) -> None:
         await scene.strike("a message that kills", poison, promise="stored", lasts=True)
         await scene.posthouse.ready()
     scene.figure("buried after s, worst", max(took))
+    deaths = runs_of(scene, sent, alone=False)
+    others = sum(each != MOST_ATTEMPTS for each in deaths)
+    scene.figure(f"other than {MOST_ATTEMPTS} deaths of one", others, 0)
+    found = await letters(scene)
+    scene.figure("dead letters with reason and trace", told(sent, found, "too_often"), least=len(sent))
+    innocents = {one.request_id for one in found} - {each.request_id for each in sent}
+    scene.figure("innocents among the dead letters", len(innocents), 0)
     scene.recovery(10)
 
 
-ROW = Row("R22", "a message that kills its process", broken, None, faults=2, environment=POISON, dead=1)
+ROW = Row(
+    "R22",
+    "a message that kills its process",
+    broken,
+    Bare(
+        "delivered again together, counted together",
+        {"FAULTS_COUNT": "off"},
+        shows="innocents among the dead letters",
+        each=20,
+    ),
+    faults=3,
+    bare_faults=1,
+    each=18,
+    environment=POISON,
+    dead=1,
+)
