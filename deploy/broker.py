@@ -22,6 +22,7 @@ from shared.bus.service import heard_topics
 from shared.bus.topology import Queue, Rights
 from shared.contracts.registry import commands_of
 
+NEVER = "(?!)"  # as a right: matches not even nothing
 MQTT_POLICY = "posthouse-mqtt"
 NEEDED = ("POSTHOUSE_AMQP_URL", "POSTHOUSE_MANAGEMENT_URL", "POSTHOUSE_SECRET_KEY")
 
@@ -119,7 +120,7 @@ async def add_account(
     if foreign or name in accounts() or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise ValueError(f"{name} cannot own {', '.join(foreign) or 'its name'}")
     pattern = "|".join(topic.replace(".", r"\.") for topic in publishes)
-    rights = topology.service_rights(name, publishes=f"^({pattern})$" if pattern else "^$")
+    rights = topology.service_rights(name, publishes=rf"^({pattern})\z" if pattern else NEVER)
     password = secrets.token_urlsafe(24)
     made = topology.service_queues(name)
     async with Management(environment) as management:

@@ -42,6 +42,7 @@ class Queue:
 class Rights:
     """What a broker account may do: regular expressions as RabbitMQ has them, and per topic exchange.
 
+    Topics end with `\\z`: a `$` lets a line break follow. Names need no such care, the broker takes it off.
     `tags` open the management API: none, or `monitoring`, which sees all and changes nothing.
     """
 
@@ -142,8 +143,8 @@ def gateway_rights() -> Rights:
         write=r"^(gateway\..*|posthouse\.(commands|queries|logs))$",
         read=r"^(gateway\..*|posthouse\.(replies|events|logs))$",
         topics={
-            COMMANDS: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",
-            QUERIES: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+$",
+            COMMANDS: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+\z",
+            QUERIES: r"^[a-z][a-z0-9_]*\.[a-z0-9_]+\z",
             LOGS: r"^gateway\.",
         },
     )
@@ -166,10 +167,10 @@ def service_rights(service: str, commands: Iterable[str] = (), *, publishes: str
         write=r"^posthouse\.(commands|events|replies|logs|wait|dead)$",
         read=rf"^{service}(\.(queries|events|logs))?$",
         topics={
-            COMMANDS: rf"^({own}{others})$",
-            EVENTS: publishes if publishes is not None else rf"^{own}$",
+            COMMANDS: rf"^({own}{others})\z",
+            EVENTS: publishes if publishes is not None else rf"^{own}\z",
             LOGS: rf"^{service}\.",
-            WAIT: rf"^{service}\.({SHORT}|{LONG})$",
-            DEAD: rf"^{service}$",
+            WAIT: rf"^{service}\.({SHORT}|{LONG})\z",
+            DEAD: rf"^{service}\z",
         },
     )

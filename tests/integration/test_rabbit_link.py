@@ -1,4 +1,4 @@
-"""The link to a real RabbitMQ: what it survives, and what an account may not do."""
+"""The link to a real RabbitMQ: what it survives (what accounts may not do: test_s5_broker_accounts.py)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import aio_pika
 import pytest
 import uvloop
-from aiormq.exceptions import ChannelAccessRefused
 
 from shared.bus import topology
 from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
 from shared.bus.rabbit import RabbitLink
-from shared.bus.topology import COMMANDS, DEAD, EVENTS, REPLIES, WAIT
+from shared.bus.topology import COMMANDS
 from tests.broker import VirtualHost
 from tests.line import line_to
 from tests.suites.worlds import eventually
@@ -255,58 +253,3 @@ async def test_the_reply_queue_has_a_fresh_name_at_every_connect(broker: Virtual
 
     await eventually(again)
     await link.close()
-
-
-@pytest.mark.parametrize(
-    ("account", "exchange", "key"),
-    [
-        ("auth", COMMANDS, "ingest.write_readings"),
-        ("auth", EVENTS, "ingest.dataset_deleted"),
-        ("auth", WAIT, "ingest.10s"),
-        ("auth", DEAD, "ingest"),
-        ("auth", topology.QUERIES, "auth.ask"),
-        ("auth", "", "ingest"),
-        ("auth", "amq.topic", "channels.1.publish"),
-        ("gateway", REPLIES, "gateway.replies.x"),
-        ("gateway", EVENTS, "ingest.dataset_deleted"),
-        ("gateway", DEAD, "ingest"),
-        ("gateway", "", "ingest"),
-    ],
-)
-async def test_an_account_cannot_publish_what_is_not_its_own(
-    broker: VirtualHost, account: str, exchange: str, key: str
-) -> None:
-    connection = await aio_pika.connect(broker.url(account))
-    async with connection:
-        channel = await connection.channel()
-        target = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
-        with pytest.raises(ChannelAccessRefused):
-            await target.publish(aio_pika.Message(b"\x90"), key)
-
-
-async def test_an_account_cannot_read_declare_or_pretend_what_is_not_its_own(broker: VirtualHost) -> None:
-    connection = await aio_pika.connect(broker.url("auth"))
-    async with connection:
-        for forbidden in (_consume_ingest, _declare, _delete_own, _pretend):
-            channel = await connection.channel()
-            with pytest.raises(Exception, match=r"ACCESS_REFUSED|PRECONDITION_FAILED"):
-                await forbidden(channel)
-
-
-async def _consume_ingest(channel: aio_pika.abc.AbstractChannel) -> None:
-    async def never(_: aio_pika.abc.AbstractIncomingMessage) -> None: ...
-
-    await (await channel.get_queue("ingest", ensure=False)).consume(never)
-
-
-async def _declare(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.declare_queue("auth.more", durable=True)
-
-
-async def _delete_own(channel: aio_pika.abc.AbstractChannel) -> None:
-    await channel.queue_delete("auth")
-
-
-async def _pretend(channel: aio_pika.abc.AbstractChannel) -> None:
-    exchange = await channel.get_exchange(EVENTS, ensure=False)
-    await exchange.publish(aio_pika.Message(b"\x90", user_id="gateway"), "auth.account_made")

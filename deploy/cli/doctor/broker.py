@@ -146,7 +146,14 @@ def _bindings(wanted: list[Queue], present: set[str], there: list[Json]) -> Iter
         yield mendable("topology", f"the binding {key} of {exchange} to {name} is missing", "broker")
     for exchange, key, name in sorted(one for one in given - ours if one[2] in present):
         words = f"{name} is bound to {exchange} with {key}, which nothing of Posthouse asked for"
-        yield Finding("topology", words, "Unbind it in the management page unless you know why it is there.")
+        yield Finding("topology", words, UNBIND)
+    for one in there:
+        if one["destination_type"] == "exchange":  # RabbitMQ lets the gateway make one, see docs/security.md
+            words = f"the exchange {one['destination']} is bound to {one['source']} with {one['routing_key']}"
+            yield Finding("topology", f"{words}, which nothing of Posthouse asked for", UNBIND)
+
+
+UNBIND = "Unbind it in the management page unless you know why it is there."
 
 
 async def rights(environment: Environment) -> list[Finding]:
