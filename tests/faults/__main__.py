@@ -59,6 +59,8 @@ async def main(names: list[str]) -> int:
     except asyncio.CancelledError:
         print("stopped", flush=True)
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
         for line in lines(results, {name: NOT_YET[name] for name in not_yet}):
             print(line)
         print(f"{(time.monotonic() - began) / 60:.1f} min, seed {seed}; kept in {LATEST}", flush=True)

@@ -22,6 +22,7 @@ from tests.faults.cable import Cable, cable_to_broker_of
 from tests.faults.devices import Devices
 from tests.faults.journal import Count, Journal, check
 from tests.faults.kills import HOOKS
+from tests.faults.places import reserve
 from tests.faults.row import Row
 from tests.faults.scene import GAP_SECONDS, Scene
 from tests.faults.stored import settled
@@ -203,6 +204,7 @@ async def _set_up(
         manners = row.bare.manners or manners
     cables = {name: await stack.enter_async_context(cable_to_broker_of(directory)) for name in row.cables}
     environment = _environment(environment, row.cables, cables, directory)
+    environment["POSTHOUSE_PORT"] = str(reserve(directory))
     posthouse = await stack.enter_async_context(own_posthouse(directory, row.scale, **environment))
     token = await asyncio.to_thread(sign_up, posthouse)
     journal = Journal(directory / row.own_file)

@@ -41,4 +41,5 @@ ROW = Row(
     Bare("no inbox", {"FAULTS_INBOX": "off"}),
     cables={"all": "services."},
     short=3,
+    each=3.6,
 )

@@ -35,5 +35,6 @@ ROW = Row(
     broken,
     Bare("no inbox", {"FAULTS_INBOX": "off"}),
     faults=3,
+    each=16,
     cables={"all": "services."},
 )

@@ -87,6 +87,7 @@ ROW = Row(
         each=0,
     ),
     faults=2,
+    bare_faults=1,
     once=90,
     each=0,
     environment={"FAULTS_REPLIES": "again"},

@@ -42,7 +42,10 @@ async def broken(scene: Scene) -> None:
     scene.figure("answers other than 500", sum(each.answer.status != 500 for each in sent), 0)
     attempts = runs_of(scene, sent, alone=True)
     scene.figure("other than 1 attempt by itself", sum(each != 1 for each in attempts), 0)
-    explained = told(sent, await letters(scene), "failed")
+    found = await letters(scene)
+    explained = told(sent, found, "failed")
+    innocents = {one.request_id for one in found} - {each.request_id for each in sent}
+    scene.figure("innocents among the dead letters", len(innocents), 0)
     scene.figure("dead letters with reason and trace", explained, least=len(sent))
     scene.recovery(1)
 
@@ -51,7 +54,11 @@ ROW = Row(
     "R21",
     "a message that always fails",
     broken,
-    Bare("a batch that fails is not tried one by one", {"FAULTS_ALONE": "off"}),
+    Bare(
+        "a batch that fails is not tried one by one",
+        {"FAULTS_ALONE": "off"},
+        shows="innocents among the dead letters",
+    ),
     environment=POISON,
     faults=3,
     each=GAP_SECONDS + 1,
