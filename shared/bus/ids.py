@@ -28,12 +28,21 @@ def born_ms(frame_id: UUID) -> int:
     return frame_id.int >> 80
 
 
+def names_of(caller: Principal) -> tuple[str, ...]:
+    """What tells one caller from another wherever an answer is kept for who asked.
+
+    The two keys of a dataset have one id: whoever may only read neither hears what was answered to a writer
+    nor is answered first in a writer's place.
+    """
+    return caller.kind, caller.id, caller.project, *(s for s in caller.scopes if s.endswith(":read"))
+
+
 def keyed_id(caller: Principal, topic: str, key: str) -> UUID:
     """A UUIDv8 of sha256(caller, topic, key), so that the same key from the same caller is the same frame.
 
     Its first nibble is f: the inbox keeps ids without a time in a partition of their own.
     """
-    named = "\0".join((caller.kind, caller.id, caller.project, topic, key)).encode()
+    named = "\0".join((*names_of(caller), topic, key)).encode()
     value = int.from_bytes(hashlib.sha256(named).digest()[:16], "big")
     value = value & ~(0xF << 76) | 0x8 << 76
     value = value & ~(0b11 << 62) | 0b10 << 62

@@ -156,7 +156,7 @@ async def _changing(command: ChangeMe, deps: Deps) -> Credentials:
     if command.email is not None or command.password is not None:
         password = deps.unsealed(command.current_password, "auth.password")
         return await prove_own(password, deps, "current_password")
-    found = await deps.store.own_credentials(rules.person_id(deps.caller))
+    found = await deps.store.own_credentials(deps.caller.project, rules.person_id(deps.caller))
     if found is None:
         raise gone()
     return found

@@ -89,7 +89,7 @@ async def _is_right(found: Credentials | None, password: str, tools: Tools) -> b
 
 async def prove_own(password: str, deps: Deps, path: str = "password") -> Credentials:
     """The caller's account, held; raises Invalid when the password is not its own."""
-    found = await deps.store.own_credentials(rules.person_id(deps.caller))
+    found = await deps.store.own_credentials(deps.caller.project, rules.person_id(deps.caller))
     if found is None:
         raise gone()
     ticket = await deps.tools.throttle.enter_own(found.person.id)

@@ -10,7 +10,7 @@ import structlog
 
 from services.auth import rules
 from services.auth.deps import Deps
-from services.auth.handlers.proving import claim_of, prove
+from services.auth.handlers.proving import claim_of, gone, prove
 from services.auth.handlers.signing_keys import signing_key
 from services.auth.rules import Fate, Person, Refreshing
 from services.auth.store.sessions import Living, Opened
@@ -125,7 +125,7 @@ async def _pair(
 @routes.command(EndSession)
 async def end_session(command: EndSession, deps: Deps) -> Done[Nothing]:
     """Ending one's own session twice is no mistake."""
-    account, own = rules.person_id(deps.caller), rules.session_id(deps.caller)
+    account, own = await _own_account(deps), rules.session_id(deps.caller)
     session_id = command.session_id or own
     if session_id is None or not await deps.store.end_session(account, session_id, deps.now):
         if session_id == own:
@@ -136,15 +136,23 @@ async def end_session(command: EndSession, deps: Deps) -> Done[Nothing]:
 
 @routes.command(EndOtherSessions)
 async def end_other_sessions(command: EndOtherSessions, deps: Deps) -> Done[Nothing]:
-    account, own = rules.person_id(deps.caller), rules.session_id(deps.caller)
+    account, own = await _own_account(deps), rules.session_id(deps.caller)
     return Done(Nothing(), events=ended(await deps.store.end_sessions(account, deps.now, own)))
 
 
 @routes.query(ListSessions)
 async def list_sessions(query: ListSessions, deps: Deps) -> Done[Sessions]:
-    own = rules.session_id(deps.caller)
-    found = await deps.store.sessions(rules.person_id(deps.caller), deps.now, MOST_LISTED)
+    account, own = await _own_account(deps), rules.session_id(deps.caller)
+    found = await deps.store.sessions(account, deps.now, MOST_LISTED)
     return Done(Sessions(items=tuple(_shown(session, own) for session in found)))
+
+
+async def _own_account(deps: Deps) -> UUID:
+    """The caller's account; sessions have no project, so that of their owner is looked at."""
+    account = rules.person_id(deps.caller)
+    if await deps.store.person(deps.caller.project, account) is None:
+        raise gone()
+    return account
 
 
 @routes.command(ForgetSessions, inbox=False)

@@ -82,10 +82,13 @@ class Accounts(Base):
         row = await self._db.fetchrow(sql, project, key_of(name_or_email))
         return None if row is None else Credentials(person_of(row), row["password_hash"])
 
-    async def own_credentials(self, account_id: UUID) -> Credentials | None:
-        """A living account by its id, held until the end of the transaction."""
-        sql = f"SELECT {PERSON}, password_hash FROM account WHERE id = $1 AND deleted_at IS NULL FOR UPDATE"  # noqa: S608
-        row = await self._db.fetchrow(sql, account_id)
+    async def own_credentials(self, project: str, account_id: UUID) -> Credentials | None:
+        """A living account of a project by its id, held until the end of the transaction."""
+        sql = f"""
+            SELECT {PERSON}, password_hash FROM account
+             WHERE project = $1 AND id = $2 AND deleted_at IS NULL FOR UPDATE
+        """  # noqa: S608 (constants of the code)
+        row = await self._db.fetchrow(sql, project, account_id)
         return None if row is None else Credentials(person_of(row), row["password_hash"])
 
     async def person(self, project: str, account_id: UUID) -> Person | None:

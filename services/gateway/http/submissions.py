@@ -15,6 +15,7 @@ from services.gateway.http.answers import time_text
 from services.gateway.http.gateway import Gateway
 from services.gateway.http.incoming import Incoming
 from services.gateway.http.problems import problem_body
+from shared.bus.ids import names_of
 from shared.contracts.base import FieldError, Principal
 from shared.contracts.submissions import Submission, get_submission
 from shared.errors import NotFound
@@ -90,5 +91,5 @@ def _plain(value: Any) -> Any:
 
 
 def _tag(vault: Vault, caller: Principal, owner: str, frame: str) -> str:
-    text = f"{caller.kind}:{caller.id}:{caller.project}|{owner}|{frame}"
+    text = f"{':'.join(names_of(caller))}|{owner}|{frame}"
     return vault.digest(text, "submission")[:8].hex()
