@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from services.gateway.browser import BrowserSessions
+from services.gateway.holders import Holders
 from services.gateway.http.app import make_app
 from services.gateway.http.gateway import GATEWAY
 from services.gateway.http.server import Door
@@ -34,7 +35,8 @@ async def main() -> None:
         tokens = AccessTokens(bus.requester)
         redis = connect(settings.redis_url, client_name="posthouse-gateway") if settings.redis_url else None
         browser = BrowserSessions(bus.requester, vault, tokens, redis, public_url=settings.public_url)
-        callers = Callers(bus.requester, vault, tokens=tokens, browser=browser)
+        holders = Holders(redis)
+        callers = Callers(bus.requester, vault, tokens=tokens, browser=browser, holders=holders)
         broker = None
         if settings.management_url:
             broker = Broker(settings.management_url, settings.amqp_url, lambda: bus.requester.depths)
@@ -64,6 +66,7 @@ async def main() -> None:
         await door.stop()
         if broker is not None:
             await broker.close()
+        await holders.close()
         if redis is not None:
             await redis.aclose()
 

@@ -45,10 +45,10 @@ Outcome = Done[ReadingsWritten] | Refusal
 
 
 class Asked(NamedTuple):
-    """One write: what it says, who sent it, and its readings or why its body has none."""
+    """One write: what it says, who sent it or why nobody did, and its readings or why its body has none."""
 
     write: WriteReadings
-    caller: Principal
+    caller: Principal | Refusal
     items: Items | Columns | Refusal
 
 
@@ -177,6 +177,8 @@ class Desk:
         return self.plan
 
     def _settle(self, asked: Asked) -> Outcome:
+        if isinstance(asked.caller, Refusal):
+            raise asked.caller
         known = for_writer(self.known.get(asked.write.dataset_id), asked.caller)
         account = self.plan.accounts.get(known.number) or Account.of(known)
         self.plan.accounts[known.number] = account

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.base import FieldError, Principal
-from shared.contracts.ingest import MAX_VARIABLES, Dataset, Ledger, Variable, VariableSpec
+from shared.contracts.ingest import MAX_VARIABLES, Dataset, KeyHolder, Ledger, Variable, VariableSpec
 from shared.errors import Forbidden, Invalid, NotFound, Refusal, Unauthorized
 
 Bounds = tuple[datetime, datetime]
@@ -80,6 +80,13 @@ def is_owner(known: Known, caller: Principal) -> bool:
     """Whether the caller is the person the dataset belongs to, not limited by scopes."""
     owner = caller.kind == "user" and caller.id == known.owner and not caller.scopes
     return owner and caller.project == known.project
+
+
+def holder(caller: Principal, found: KeyHolder | None) -> Principal | Refusal:
+    """A caller by what his key opens, which the door could not ask about."""
+    if found is None or (found.project, str(found.dataset_id)) != (caller.project, caller.id):
+        return Unauthorized("no dataset has this key (any more)")
+    return msgspec.structs.replace(caller, scopes=(f"dataset:{found.dataset_id}:{found.kind}",))
 
 
 def can_write(known: Known, caller: Principal) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from shared.contracts.base import Command, Event, Nothing, Query
+from shared.contracts.base import Command, Event, Nothing, Principal, Query
 
 Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$(?!\n)")]
 NO_NUL = r"^[^\0]*$"  # PostgreSQL keeps every character but this one
@@ -164,6 +164,23 @@ class ResolveKey(Query[KeyHolder], topic="ingest.resolve_key"):
     """
 
     digest: bytes
+
+
+_UNPROVED = "key:"
+
+
+def unproved(digest: bytes) -> str:
+    """The scope of a caller whose key could not be asked about: whatever the key opens when ingest looks.
+
+    Understood by `WriteReadings` alone; 401 when the key opens nothing then.
+    """
+    return f"{_UNPROVED}{digest.hex()}"
+
+
+def unproved_digest(caller: Principal) -> bytes | None:
+    """The digest in such a scope; None for a caller who was proved."""
+    scope = caller.scopes[0] if caller.scopes else ""
+    return bytes.fromhex(scope.removeprefix(_UNPROVED)) if scope.startswith(_UNPROVED) else None
 
 
 class DatasetKeyRevoked(Event, topic="ingest.dataset_key_revoked"):

@@ -75,7 +75,8 @@ class Endpoint:
         return self.answer(reply, incoming).response()
 
     async def _recognise(self, request: web.Request, incoming: Incoming) -> None:
-        incoming.principal = await self._gateway.callers.identify(request.headers, incoming.peer)
+        callers, proves_later = self._gateway.callers, self._row.proves_later
+        incoming.principal = await callers.identify(request.headers, incoming.peer, proves_later=proves_later)
         await self._gateway.rates.admit(incoming, self.rate)
 
     def enter(self, incoming: Incoming) -> None:

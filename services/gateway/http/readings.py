@@ -205,6 +205,7 @@ routes.post(
     prints=print_written,
     queued=True,
     strict=True,
+    proves_later=True,
     refuses=("nothing_stored", "malformed", "too_many_readings"),
 )
 routes.get(ALL, ListReadings, who=ANYONE, query_form=RangeQuery, make=page)

@@ -61,7 +61,8 @@ class Route:
     reads. `show` turns the reply into what JSON answers with (type `shows`), `prints` knows a quicker way
     to the same bytes for some replies, `fields` gives the headers that go with it. `limit` names the setting
     with the largest body, `refuses` the codes of problems beyond those every route has. `queued` routes know
-    `Prefer: respond-async`, `strict` ones `handling=strict`. A route with a `part_type` streams; one with
+    `Prefer: respond-async`, `strict` ones `handling=strict`. With `proves_later` the service itself looks at
+    a dataset key that nobody could be asked about. A route with a `part_type` streams; one with
     `handle` asks no service. `name` is what the description calls it when another row has its message.
     """
 
@@ -85,6 +86,7 @@ class Route:
     limit: str = "body_bytes"
     queued: bool = False
     strict: bool = False
+    proves_later: bool = False
     part_type: str = ""
     handle: Handle | None = None
     refuses: tuple[str, ...] = ()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from services.ingest import rules
 from services.ingest.deps import Deps
 from services.ingest.store.datasets import StoredKey
 from shared.bus.routes import Done, Routes
+from shared.contracts.base import Principal
 from shared.contracts.ingest import (
     DatasetKeyRevoked,
     DatasetKeys,
@@ -16,8 +19,9 @@ from shared.contracts.ingest import (
     KeyKind,
     ResolveKey,
     RotateDatasetKey,
+    unproved_digest,
 )
-from shared.errors import NotFound
+from shared.errors import NotFound, Refusal
 
 routes = Routes("ingest")
 log = structlog.get_logger()
@@ -66,7 +70,18 @@ async def rotate_dataset_key(cmd: RotateDatasetKey, deps: Deps) -> Done[DatasetK
 
 @routes.query(ResolveKey)
 async def resolve_key(query: ResolveKey, deps: Deps) -> Done[KeyHolder]:
-    holder = await deps.store.key_holder(query.digest)
-    if holder is None:
+    holders = await deps.store.key_holders((query.digest,))
+    if not holders:
         raise NotFound("no dataset has this key")
-    return Done(holder)
+    return Done(holders[query.digest])
+
+
+async def proved(callers: Sequence[Principal], deps: Deps) -> Sequence[Principal | Refusal]:
+    """Whose keys could not be asked about at the door: with what they open now, or refused."""
+    digests = [unproved_digest(caller) for caller in callers]
+    asked = {digest for digest in digests if digest is not None}
+    if not asked:
+        return callers
+    holders = await deps.store.key_holders(asked)
+    pairs = zip(callers, digests, strict=True)
+    return [caller if it is None else rules.holder(caller, holders.get(it)) for caller, it in pairs]

@@ -11,6 +11,7 @@ from services.ingest.answers import reading_of, value_fields
 from services.ingest.columns import Columns
 from services.ingest.deps import Deps
 from services.ingest.formats import Items, raw_values, read_body
+from services.ingest.handlers.keys import proved
 from services.ingest.numbering import Asked, Desk, Outcome, arrays, imports_of, own_ids_of
 from services.ingest.rules import Known
 from services.ingest.values import Fault, Stored, from_json
@@ -45,8 +46,9 @@ def guess(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> Guess | None:
 @routes.batch(WriteReadings, guess=guess)
 async def write_readings(jobs: Sequence[Job[WriteReadings]], deps: Deps) -> list[Outcome]:
     asked = []
-    for job in jobs:
-        asked.append(Asked(job.message, job.caller, _items(job, deps)))
+    callers = await proved([job.caller for job in jobs], deps)
+    for job, caller in zip(jobs, callers, strict=True):
+        asked.append(Asked(job.message, caller, _items(job, deps)))
         if len(job.message.body) > LARGE_BODY:
             await asyncio.sleep(0)  # heartbeats of the broker go on between large bodies
     known = await deps.store.locked(await deps.store.lock_counters({one.write.dataset_id for one in asked}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -169,11 +169,13 @@ class Datasets(Statements):
         sql = "SELECT digest FROM ingest.dataset_key WHERE dataset = $1 AND kind = ANY($2) ORDER BY kind"
         return tuple(row["digest"] for row in await self._db.fetch(sql, number, list(kinds)))
 
-    async def key_holder(self, digest: bytes) -> KeyHolder | None:
+    async def key_holders(self, digests: Collection[bytes]) -> dict[bytes, KeyHolder]:
         sql = """
-            SELECT d.id AS dataset_id, k.kind, d.project
+            SELECT k.digest, d.id AS dataset_id, k.kind, d.project
             FROM ingest.dataset_key k JOIN ingest.dataset d ON d.number = k.dataset
-            WHERE k.digest = $1 AND d.deleted_at IS NULL
+            WHERE k.digest = ANY($1::bytea[]) AND d.deleted_at IS NULL
         """
-        row = await self._db.fetchrow(sql, digest)
-        return None if row is None else KeyHolder(**row)
+        return {
+            digest: KeyHolder(dataset_id=dataset_id, kind=kind, project=project)
+            for digest, dataset_id, kind, project in await self._db.fetch(sql, list(digests))
+        }
