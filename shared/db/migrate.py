@@ -98,11 +98,21 @@ async def _begin(connection: Connection) -> Applied:
     return {(row["service"], row["name"]): row["checksum"] for row in rows}
 
 
-_OPEN_TO_PUBLIC = "SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMP')"
+_OPEN_TO_PUBLIC = """
+SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMP')
+    OR has_function_privilege('public', 'pg_catalog.lo_create(oid)', 'EXECUTE')
+"""
 
+# Large objects lie beside all schemas and anybody may make some. An administrator who is no superuser cannot
+# take that away.
 _CLOSE_TO_PUBLIC = """
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 DO $$ BEGIN EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()); END $$;
+DO $$ BEGIN
+    REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
+        pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;
+EXCEPTION WHEN insufficient_privilege THEN NULL;
+END $$;
 """
 
 _LEDGER = """
