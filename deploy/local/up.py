@@ -25,7 +25,7 @@ from deploy.local.settings import SECRET_KEY, secret_key
 from deploy.local.supervisor import Supervisor
 
 PREPARE_SECONDS = 120
-MEND_SECONDS = 3.0
+MEND_SECONDS = 2.0
 ELECT_AFTER_SECONDS = 10.0
 
 

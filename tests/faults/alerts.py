@@ -12,7 +12,7 @@ LOOK_SECONDS = 0.2
 
 
 async def told_of(scene: Scene, queue: str, most_seconds: float) -> float:
-    """Seconds until the queue is shown as bad; infinity when it was not within `most_seconds`."""
+    """Seconds until the queue is shown as missing, and as bad; `most_seconds` when it never was."""
     began = time.monotonic()
     headers = {"Authorization": f"Bearer {scene.token}"}
     with Wire(scene.posthouse.url) as wire:
@@ -22,7 +22,7 @@ async def told_of(scene: Scene, queue: str, most_seconds: float) -> float:
             except (NotSent, NoAnswer):
                 answer = None
             items = answer.json()["items"] if answer is not None and answer.status == 200 else []
-            if any(one["name"] == queue and one["level"] == "bad" for one in items):
+            if any((one["name"], one["state"], one["level"]) == (queue, "missing", "bad") for one in items):
                 return time.monotonic() - began
             await asyncio.sleep(LOOK_SECONDS)
-    return float("inf")
+    return most_seconds

@@ -23,7 +23,6 @@ ALARMS = (
     ("disk", ("set_disk_free_limit", "500000000000000"), ("set_disk_free_limit", "50MB")),
 )
 PATIENCE_SECONDS = 3
-BACKLOG_SECONDS = 2
 DONE_SHARE = 0.9
 
 
@@ -55,14 +54,13 @@ async def broken(scene: Scene, seconds: float = SECONDS) -> None:
 
 @asynccontextmanager
 async def _backlog(scene: Scene) -> AsyncIterator[None]:
-    """Ingest stands still from some time before the block until its end: something waits then."""
-    frozen = asyncio.Event()
-    ends = asyncio.create_task(scene.frozen(["ingest", "ingest-2"], frozen))
-    await asyncio.sleep(BACKLOG_SECONDS)
+    """Ingest stands still during the block, which takes rabbitmqctl a few seconds: something waits then."""
+    over = asyncio.Event()
+    ends = asyncio.create_task(scene.frozen(["ingest", "ingest-2"], over))
     try:
         yield
     finally:
-        frozen.set()
+        over.set()
         await ends
 
 
