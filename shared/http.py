@@ -22,6 +22,9 @@ def registry() -> CollectorRegistry:
     return made
 
 
+SHUTDOWN_SECONDS = 0.5
+
+
 def health(service: str, commit: str) -> dict[str, str]:
     """What /healthz answers while the process is alive."""
     return {"status": "ok", "service": service, "version": VERSION, "commit": commit or "unknown"}
@@ -69,9 +72,9 @@ def _json(status: int, body: bytes) -> web.Response:
 
 
 async def serve_ops(app: web.Application, address: str) -> web.AppRunner:
-    """Listen on `host:port`."""
+    """Listen on `host:port`; whoever does not read its answer holds up no end (aiohttp waits 60 s, twice)."""
     host, _, port = address.rpartition(":")
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     await web.TCPSite(runner, host or "127.0.0.1", int(port)).start()
     return runner

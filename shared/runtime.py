@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -40,6 +41,8 @@ PARTITIONS_EVERY_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
 READY_FOR_SECONDS = 1.0
 REPORT_SECONDS = 5.0
+# Beyond the longest wait for running work: what is left then is a mistake of ours.
+END_SECONDS, TELL_SECONDS = 10.0, 0.5
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,19 +88,29 @@ def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise SystemExit(f"settings: {error}") from error
 
 
-def stop_event() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+def stop_event(seconds: float) -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once, and so do `seconds` more.
+
+    What still runs then is said before: the tasks in the log, where the threads are on stderr.
+    """
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if stopping.is_set():
             os._exit(1)
         stopping.set()
+        loop.call_later(max(seconds - TELL_SECONDS, 0), _tell_what_runs, loop)
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopping
+
+
+def _tell_what_runs(loop: asyncio.AbstractEventLoop) -> None:
+    found = [f"{task.get_coro()!r} {task.get_stack(limit=1)}" for task in asyncio.all_tasks(loop)]
+    log.error("not_ended", tasks=found)
 
 
 @asynccontextmanager
@@ -112,10 +125,10 @@ async def running(settings: ServiceSettings) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def asking(
-    settings: ServiceSettings, account: str, *, request_queues: bool = False
+    settings: ServiceSettings, account: str, *, drain_seconds: float, request_queues: bool = False
 ) -> AsyncIterator[Asking]:
-    """The life of a process that asks services and owns no table."""
-    bus = Asking(settings, account, request_queues=request_queues)
+    """The life of a process that asks services, owns no table, and needs `drain_seconds` to stop."""
+    bus = Asking(settings, account, drain_seconds, request_queues=request_queues)
     try:
         yield bus
     finally:
@@ -125,9 +138,11 @@ async def asking(
 class Asking:
     """The bus as a gateway needs it: a requester, live events, and an eye on the queues it asks."""
 
-    def __init__(self, settings: ServiceSettings, account: str, *, request_queues: bool) -> None:
+    def __init__(
+        self, settings: ServiceSettings, account: str, drain_seconds: float, *, request_queues: bool
+    ) -> None:
         logs.configure(account, settings.log_level)
-        self.stopping = stop_event()
+        self.stopping = stop_event(drain_seconds + END_SECONDS)
         self.figures = http.registry()
         self.link = RabbitLink(settings.amqp_url, account)
         self.requester = BusRequester(self.link, request_queues=request_queues)
@@ -219,7 +234,7 @@ class Running:
         """Take from the queues of `routes.service` until told to stop, then drain."""
         settings = self.settings
         logs.configure(routes.service, settings.log_level)
-        stopping = stop_event()
+        stopping = stop_event(settings.stop_seconds + END_SECONDS)
         figures = http.registry()
         shipper = await self._connect(routes.service, figures)
         inbox = PostgresInbox(self._database)

@@ -31,7 +31,12 @@ async def main() -> None:
     """Serve until told to stop: the door closes first, the broker last."""
     settings = load(Settings)
     vault = Vault(settings.secret_key)
-    async with asking(settings, "gateway", request_queues=settings.reply_queue == "request") as bus:
+    async with asking(
+        settings,
+        "gateway",
+        drain_seconds=settings.drain_seconds,
+        request_queues=settings.reply_queue == "request",
+    ) as bus:
         tokens = AccessTokens(bus.requester)
         redis = connect(settings.redis_url, client_name="posthouse-gateway") if settings.redis_url else None
         browser = BrowserSessions(bus.requester, vault, tokens, redis, public_url=settings.public_url)

@@ -147,10 +147,11 @@ class Callers:
         return _holder(holder, digest)
 
     async def _last_holder(self, digest: bytes) -> KeyHolder | None:
+        """Who may have the key still; a read key writes nothing, and is not to be taken for the other one."""
         last = await self.holders.last(digest)
         if last == ENDED:
             raise _no_such_key()
-        return last if isinstance(last, KeyHolder) else None
+        return last if isinstance(last, KeyHolder) and last.kind == "write" else None
 
     def _ask_about(self, key: str, digest: bytes) -> tuple[asyncio.Task[KeyHolder], float]:
         """Once for all who wait here."""

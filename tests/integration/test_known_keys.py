@@ -98,6 +98,18 @@ async def test_only_a_write_is_let_in_so(services: Services, gateway: Gateway, r
     assert (await writes(gateway(), key)).kind == "key"
 
 
+async def test_a_read_key_is_not_let_in_in_place_of_a_writer(
+    services: Services, gateway: Gateway, redis: Redis
+) -> None:
+    made = await services.ask(CreateDataset(name="Roof"), Caller(id=uuid7(), request_id="r"))
+    key, _ = services.keys[made.dataset.id]
+    await gateway().identify({"X-API-Key": key})
+    await heard(redis, services.vault.digest(key, "ingest.key"), bool)
+    services.failing[ResolveKey.topic] = Unavailable("away")
+    with pytest.raises(Unavailable):
+        await writes(gateway(), key)
+
+
 async def test_a_revoked_key_is_refused_by_gateways_that_never_heard_of_it(
     services: Services, gateway: Gateway, redis: Redis
 ) -> None:

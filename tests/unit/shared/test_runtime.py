@@ -1,4 +1,4 @@
-"""Signals: the first asks to stop, the second ends at once; settings that are wrong are said in one line."""
+"""Signals: the first asks to stop, the second or time ends at once; wrong settings are said in one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import signal
 import sys
 
 PROGRAM = """
-import asyncio
+import asyncio, sys
 from shared.runtime import stop_event
 
 async def main():
-    stopping = stop_event()
+    stopping = stop_event(float(sys.argv[1]))
     print("ready", flush=True)
     await stopping.wait()
     print("stopping", flush=True)
@@ -25,7 +25,7 @@ asyncio.run(main())
 async def test_the_first_signal_drains_and_the_second_exits_at_once() -> None:
     for first in (signal.SIGTERM, signal.SIGINT):
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", PROGRAM, "60", stdout=asyncio.subprocess.PIPE
         )
         assert child.stdout is not None
         assert await child.stdout.readline() == b"ready\n"
@@ -34,6 +34,24 @@ async def test_the_first_signal_drains_and_the_second_exits_at_once() -> None:
         assert child.returncode is None
         child.send_signal(signal.SIGTERM)
         assert await child.wait() == 1
+
+
+async def test_what_does_not_end_in_time_is_ended_and_says_what_it_did() -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", PROGRAM, "1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        words, threads = await child.communicate()
+    assert child.returncode == 1
+    assert b"not_ended" in words
+    assert b"coroutine object main" in words
+    assert b"most recent call first" in threads
 
 
 async def test_a_service_without_its_settings_names_every_one_that_is_missing() -> None:
