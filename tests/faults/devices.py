@@ -90,9 +90,9 @@ class Devices(Writers):
         self._journal.sends("reading", value, key := f"beside-{value}")
         return value, key
 
-    def acknowledge(self, value: int, key: str, entry: int) -> None:
-        """It was answered 201."""
-        self._journal.acknowledged("reading", value, key, 201, entry)
+    def acknowledge(self, value: int, key: str, entry: int, status: int = 201) -> None:
+        """It was answered so; the entry is 0 when the answer does not say which it became."""
+        self._journal.acknowledged("reading", value, key, status, entry)
         self._acknowledged += 1
 
     def start(self) -> None:

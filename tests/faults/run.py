@@ -48,6 +48,8 @@ class Turn:
 
     def __init__(self, before: Sequence[Turn] = ()) -> None:
         self._before = before
+        self.began = time.monotonic()
+        """When it could begin, once it has."""
         self.quiet = asyncio.Event()
         """Its load is over."""
         self.ended = asyncio.Event()
@@ -57,6 +59,7 @@ class Turn:
         """Return when nothing of those before runs any more."""
         for each in self._before:
             await each.ended.wait()
+        self.began = time.monotonic()
 
     def end(self) -> None:
         """All of it is over."""
@@ -125,7 +128,6 @@ async def run(
     """Run a row, or its unprotected variant; an error of the row is a miss, not the end of the others."""
     words = row.bare.words if bare and row.bare else row.words
     result = Result(f"{row.id} bare" if bare else row.id, words)
-    began = time.monotonic()
     directory = _directory(result.row)
     turn = turn or Turn()
     try:
@@ -136,7 +138,7 @@ async def run(
         if isinstance(error, asyncio.CancelledError):
             raise
     finally:
-        result.seconds = time.monotonic() - began
+        result.seconds = time.monotonic() - turn.began
         if result.missed:
             _keep_logs(directory, result.row.replace(" ", "-"), say)
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,17 +1,21 @@
-"""R22: a message that ends every process that takes it, with others around it.
+"""R22: a message that ends every process that takes it, with fifty others around it.
 
 Unprotected, what is delivered again is run and counted together, as a broker's delivery limit counts it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from shared.bus.verdict import MOST_ATTEMPTS
 from tests.faults.poison import POISON, Poison, letters, runs_of, send_poison, told
 from tests.faults.row import Bare, Row
 from tests.faults.scene import Scene
+from tests.faults.wire import Wire
 from tests.journeys.instance import until_it_is
+
+NEIGHBOURS = 50
 
 
 async def broken(scene: Scene) -> None:
@@ -19,9 +23,11 @@ async def broken(scene: Scene) -> None:
     sent: list[Poison] = []
     took = []
 
-    async def poison() -> None:
+    async def strike() -> None:
         began = time.monotonic()
-        sent.append(await send_poison(scene, "kills", "respond-async"))
+        neighbours = [_neighbour(scene) for _ in range(NEIGHBOURS)]
+        poison, *_ = await asyncio.gather(send_poison(scene, "kills", "respond-async"), *neighbours)
+        sent.append(poison)
         assert sent[-1].answer.status == 202, sent[-1].answer
 
         async def is_buried() -> bool:
@@ -31,7 +37,7 @@ async def broken(scene: Scene) -> None:
         took.append(time.monotonic() - began)
 
     for _ in range(scene.runs):
-        await scene.strike("a message that kills", poison, promise="stored", lasts=True)
+        await scene.strike("a message that kills", strike, promise="stored", lasts=True)
         await scene.posthouse.ready()
     scene.figure("buried after s, worst", max(took))
     deaths = runs_of(scene, sent, alone=False)
@@ -42,6 +48,18 @@ async def broken(scene: Scene) -> None:
     innocents = {one.request_id for one in found} - {each.request_id for each in sent}
     scene.figure("innocents among the dead letters", len(innocents), 0)
     scene.recovery(10)
+
+
+async def _neighbour(scene: Scene) -> None:
+    """A reading that is in the queue at the same moment."""
+    value, key = scene.devices.begin()
+    target = scene.devices.target
+    headers = {"X-API-Key": target.write_key, "Prefer": "respond-async", "Idempotency-Key": key}
+    with Wire(scene.posthouse.url) as wire:
+        path = f"/v1/datasets/{target.id}/readings"
+        answer = await wire.ask("POST", path, {"values": {"n": value}}, headers)
+    if answer.status == 202:
+        scene.devices.acknowledge(value, key, 0, answer.status)
 
 
 ROW = Row(
