@@ -36,5 +36,6 @@ ROW = Row(
     Bare("no inbox", {"FAULTS_INBOX": "off"}),
     faults=3,
     each=16,
+    beside="R12",
     cables={"all": "services."},
 )
