@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import faulthandler
 import gc
 import os
@@ -77,8 +78,22 @@ def _collect_seldom() -> None:
     gc.set_threshold(COLLECT_AFTER, 10, 10)
 
 
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt(3)
+LARGE_BYTES = 1 << 20
+
+
+def _give_back_large_blocks() -> None:
+    """What was large goes back to the system when it is freed.
+
+    Left alone, glibc learns to keep it: after twenty answers of 4 MB at once a gateway held 200 MB for ever.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 def run_service(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a process to its end; wrong settings are said in one line."""
+    _give_back_large_blocks()
     try:
         import uvloop
 

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -26,6 +26,7 @@ from shared.bus.ids import uuid7
 
 # aiohttp raises the same error for both lines; different limits tell which one was too long.
 LINE_BYTES, FIELD_BYTES = 8192, 8190
+_BYTES_ACKED = struct.Struct("@120xQ")  # tcpi_bytes_acked of Linux' tcp_info, since 4.1
 
 
 class Connection(RequestHandler):
@@ -39,11 +40,12 @@ class Connection(RequestHandler):
         "_heard_at",
         "_limits",
         "_opened_at",
+        "_out",
         "_partial_bytes",
         "_partial_since",
         "_resting",
         "_short_way",
-        "_stuck",
+        "_taken",
         "_trusted",
         "is_beside_tls",
         "peer",
@@ -73,10 +75,13 @@ class Connection(RequestHandler):
         self._partial_since = 0.0
         self._partial_bytes = 0
         self._arriving: StreamReader | None = None
-        self._stuck = (-1, 0.0)
+        self._out: asyncio.Transport | None = None
+        self._taken: tuple[float, int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Look who is there."""
+        # Kept also when aiohttp has closed it and an answer is on its way; uvloop's is no asyncio.Transport.
+        self._out = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         is_tls = transport.get_extra_info("sslcontext") is not None
         self.peer = peer_of(address[0] if address else "", is_tls, self._trusted)
@@ -177,6 +182,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody waits for the exchange that runs here any more."""
         exchange, self._exchange = self._exchange, None
+        self._out = None
         super().connection_lost(exc)
         if exchange is not None:
             exchange.gone()
@@ -239,12 +245,12 @@ class Connection(RequestHandler):
 
     def check(self, now: float) -> None:
         """Close what is overdue at `now`; called once a second (aiohttp itself closes idle ones)."""
+        self._check_reader(now)
         if self.transport is None or self._upgraded or self._payload_parser is not None:
             return
         limits = self._limits
         if self._is_busy and self._request_count:
             self._check_body(now)
-            self._check_reader(now)
         elif self._partial_since:
             if now - self._partial_since > limits.header_seconds:
                 self.turn_away("slow_request")
@@ -260,15 +266,17 @@ class Connection(RequestHandler):
             body.set_exception(SlowBody())
 
     def _check_reader(self, now: float) -> None:
-        """A client that does not read its answer holds memory here and a stream in a service."""
-        if self.transport is None or not self.writing_paused:
-            self._stuck = (-1, now)
+        """A client that hardly reads its answer holds memory here, and perhaps a stream in a service."""
+        transport = self._out
+        if transport is None or not transport.get_write_buffer_size():
+            self._taken = None
             return
-        waiting = self.transport.get_write_buffer_size()
-        if waiting != self._stuck[0]:
-            self._stuck = (waiting, now)
-        elif now - self._stuck[1] > self._limits.idle_seconds:
-            cut(self.transport)
+        taken = _taken(transport)
+        since, before = self._taken = self._taken or (now, taken)
+        if now - since >= self._limits.body_seconds:
+            if taken - before < (now - since) * self._limits.answer_bytes_per_second:
+                _reset(transport)
+            self._taken = (now, taken)
 
     def is_quiet(self, now: float, seconds: float) -> bool:
         """Whether nothing runs here, nothing was heard and nothing waits in the socket."""
@@ -301,8 +309,20 @@ class Connection(RequestHandler):
 
 def cut(transport: asyncio.Transport | None) -> None:
     """Reset a connection: for HTTP/1.0 an orderly close would be the end of the body."""
-    if transport is None or transport.is_closing():
-        return
+    if transport is not None and not transport.is_closing():
+        _reset(transport)
+
+
+def _taken(transport: asyncio.Transport) -> int:
+    """How many bytes the other end has confirmed: what the kernel keeps for it has not been taken."""
+    if not hasattr(socket, "TCP_INFO"):
+        return -transport.get_write_buffer_size()
+    info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    acked: int = _BYTES_ACKED.unpack_from(info)[0]
+    return acked
+
+
+def _reset(transport: asyncio.Transport) -> None:
     with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
+from services.gateway.http import operations
 from shared.contracts.ingest import CreateDataset, ExportReadings
 from shared.vault import Vault
 from tests.unit.gateway.door import House, open_house, read_answer
@@ -121,6 +124,53 @@ async def test_a_client_that_does_not_read_its_answer_is_cut(hasty: House) -> No
     async with asyncio.timeout(PATIENCE):
         await closed.wait()
     writer.close()
+
+
+async def taken(house: House, path: str, seconds: float, pause_seconds: float) -> tuple[int, float]:
+    """What a client with a small window takes, a thousand bytes at a time, and how long it may."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    made.setblocking(False)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with made:
+        await loop.sock_connect(made, ("127.0.0.1", house.door.port))
+        await loop.sock_sendall(made, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        size = 0
+        try:
+            while loop.time() - began < seconds and (part := await loop.sock_recv(made, 1_000)):
+                size += len(part)
+                await pause(pause_seconds)
+        except ConnectionError:
+            pass
+    return size, loop.time() - began
+
+
+async def large(query: ExportReadings) -> AsyncIterator[bytes]:
+    for _ in range(200):
+        yield b"x" * 65_536
+
+
+@pytest.mark.parametrize(("wanted", "stays"), [(1_000_000, False), (5_000, True)])
+async def test_a_client_takes_its_answer_at_the_least_pace_or_is_cut(
+    vault: Vault, wanted: int, stays: bool
+) -> None:
+    async with open_house(vault, body_seconds=SHORT, answer_bytes_per_second=wanted) as house:
+        house.services.parts = large
+        path = f"/v1/datasets/{(await house.dataset(house.services.token()))['id']}/readings.csv"
+        size, seconds = await taken(house, path, 8 * SHORT, 0.01)
+    assert size > 4_096
+    assert (seconds > 8 * SHORT) == stays
+
+
+async def test_an_answer_that_is_whole_and_nobody_takes_does_not_stay(
+    hasty: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "x" * (8 << 20)  # more than a kernel keeps
+    monkeypatch.setattr(operations, "http", SimpleNamespace(VERSION=text))
+    size, seconds = await taken(hasty, "/", PATIENCE, 0.05)
+    assert size < len(text)
+    assert seconds < PATIENCE
 
 
 async def test_honest_clients_are_served_while_others_dawdle(hasty: House) -> None:

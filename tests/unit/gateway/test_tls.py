@@ -324,7 +324,7 @@ LIVES: list[tuple[Callable[[Encrypted], Awaitable[None]], dict[str, Any]]] = [
     (everything_is_answered_as_without, {}),
     (a_renewed_certificate_is_shown_to_those_who_come_later, {}),
     (who_does_not_speak_tls_harms_nobody, {"header_seconds": 0.3}),
-    (who_does_not_read_is_cut, {"idle_seconds": 0.5, "header_seconds": 5.0}),
+    (who_does_not_read_is_cut, {"body_seconds": 0.5, "header_seconds": 5.0}),
     (stopping_fails_no_request_and_no_handshake, {"quiet_seconds": 0.3}),
     (stopping_fails_no_request_and_no_handshake, {"quiet_seconds": 0.3, "is_given": False}),
 ]
