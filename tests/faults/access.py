@@ -95,6 +95,11 @@ class Thing:
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     says: dict[str, str] = field(default_factory=dict)
 
+    def is_in(self, body: bytes) -> bool:
+        """Whether an answer shows what the owner wrote, or a key."""
+        keys = [name for headers in self.keys.values() for name in headers.values()]
+        return any(text.encode() in body for text in (MARK, *keys))
+
 
 Make = Callable[["World"], Awaitable[Thing]]
 
@@ -125,6 +130,15 @@ class World:
         ) as answer:
             endless = answer.status == 200 and answer.content_type == "text/event-stream"
             return Said(answer.status, b"" if endless else await answer.read())
+
+    async def visit(self, method: str, path: str, headers: dict[str, str], form: Any = None) -> Said:
+        """One request as a page of ours makes it."""
+        self.requests += 1
+        ours = {"Accept": "text/html", "Origin": self.posthouse.url}
+        async with self.client.request(
+            method, self.posthouse.url + path, headers=ours | headers, data=form, allow_redirects=False
+        ) as answer:
+            return Said(answer.status, await answer.read())
 
     async def done(self, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
         """One request that must succeed."""

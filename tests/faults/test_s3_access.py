@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from services.gateway.pages.table import SITES
 from tests.faults.access import (
+    ADMIN,
     MARK,
+    OTHERS_BROWSER,
+    OWNERS_BROWSER,
     Caller,
     Said,
     Thing,
@@ -20,13 +25,15 @@ from tests.faults.access import (
     private_dataset,
     world_of,
 )
-from tests.faults.access_table import BAD, PRIVATE, ROWS, Row
+from tests.faults.access_pages import PAGES, WITHOUT_A_TRACE
+from tests.faults.access_table import BAD, OWNERS, PRIVATE, ROWS, Row
 from tests.faults.kills import HOOKS
 from tests.journeys.instance import own_posthouse, until_it_is
 
 pytestmark = pytest.mark.timeout(300)
 
 AT_ONCE = 4
+PATTERN = re.compile(r":[^{}]+(\{\d+\})?\}")
 SETTINGS = {"POSTHOUSE_RATE_SIGN_IN": "0", "POSTHOUSE_RATE_ANONYMOUS": "0"}
 SETTINGS["POSTHOUSE_TRUSTED_PROXIES"] = "127.0.0.1"
 NOT_WAITING = {"Prefer": "respond-async"}
@@ -77,19 +84,19 @@ class Matrix:
     async def _refused(self, row: Row, thing: Thing, who: str, body: Any) -> None:
         headers = self._headers(who, thing)
         said = await self.world.send(row.method, row.path(thing), headers, body)
-        self._judge(row, who, said)
+        self._judge(row, thing, who, said)
         nowhere = row.nowhere(thing)
         if nowhere and not row.knows(who):
             other = await self.world.send(row.method, nowhere, headers, body)
             if (said.status, said.words) != (other.status, other.words):
                 self.told.append(f"{row.name} to {who}: {said}, of what is not there: {other}")
 
-    def _judge(self, row: Row, who: str, said: Said) -> None:
+    def _judge(self, row: Row, thing: Thing, who: str, said: Said) -> None:
         if said.status < 400:
             self.carried_out.append(f"{row.name} for {who}: {said.status}")
         elif said.status not in row.refused:
             self.told.append(f"{row.name} to {who}: {said}")
-        if MARK.encode() in said.body:
+        if thing.is_in(said.body):
             self.shown.append(f"{row.name} to {who}")
 
     async def _refused_later(self, row: Row, thing: Thing, who: str, body: Any) -> None:
@@ -97,7 +104,7 @@ class Matrix:
         headers = self._headers(who, thing)
         said = await self.world.send(row.method, row.path(thing), headers | NOT_WAITING, body)
         if said.status != 202:
-            self._judge(row, who, said)
+            self._judge(row, thing, who, said)
             return
         self.queued += 1
         path, became = f"/v1/submissions/{said.words['submission']}", {}
@@ -213,6 +220,67 @@ async def test_nobody_does_or_sees_what_is_not_theirs(world: World) -> None:
     )
     assert not matrix.found, "\n".join(matrix.found)
     assert not changed, "\n".join(sorted(changed))
+
+
+async def test_every_page_has_a_row() -> None:
+    pages = {f"{row.method} {PATTERN.sub('}', row.path)}" for site in SITES for row in site.rows}
+    assert pages == {row.operation for row in PAGES}
+
+
+async def test_no_page_shows_and_no_form_does_more(world: World) -> None:
+    """A form answers in many ways: what counts is that no row changes, and that the right sender's does."""
+    shown, changed, without_effect = [], [], []
+    for row in PAGES:
+        await world.thing(row.thing)
+        before = await world.rows()
+        shown += [
+            f"{row.name} to {who}" for who in _outsiders(world, row) if await _is_shown(world, row, who)
+        ]
+        changed += [f"{row.name}: {each}" for each in before ^ await world.rows()]
+        without_effect += await _entitled(world, row)
+    print(
+        f"S3: {len(PAGES)} pages and forms x {len(world.callers)} callers, foreign rows {len(shown)},"
+        f" rows changed {len(changed)}"
+    )
+    assert not shown, "\n".join(shown)
+    assert not changed, "\n".join(changed)
+    assert not without_effect, "\n".join(without_effect)
+
+
+def _outsiders(world: World, row: Row) -> list[str]:
+    """Those who may not, and of a page also those whose own it shows."""
+    insiders = row.may if row.changes or row.sees is None else row.may & row.sees
+    return [who for who in world.callers if who not in insiders]
+
+
+async def _is_shown(world: World, row: Row, who: str) -> bool:
+    """Whether somebody sees a page that is not for them, or more than the own name at its top."""
+    thing = await world.thing(row.thing)
+    headers = thing.keys.get(who, world.callers[who].headers)
+    said = await world.visit(row.method, row.path(thing), headers, _form(row, thing))
+    is_open = not row.changes and who not in row.may and said.status == 200
+    return is_open or (who not in OWNERS and thing.is_in(said.body))
+
+
+async def _entitled(world: World, row: Row) -> list[str]:
+    """The same form from a browser of whoever may: what it should have done and did not."""
+    [who, *_] = [who for who in (OWNERS_BROWSER, ADMIN) if who in row.may] or [""]
+    if not who:
+        return []
+    caller = await world.newcomer(OTHERS_BROWSER) if row.spends else world.callers[who]
+    thing = await (row.thing(world) if row.changes else world.thing(row.thing))
+    before = await world.rows()
+    said = await world.visit(row.method, row.path(thing), caller.headers, _form(row, thing))
+    if said.status not in (200, 303):
+        return [f"{row.name}: {said.status}"]
+    if not row.changes:
+        return [f"{row.name} shows nothing"] if row.sees and not thing.is_in(said.body) else []
+    has_effect = row.operation in WITHOUT_A_TRACE or before != await world.rows()
+    return [] if has_effect else [f"{row.name} has changed nothing"]
+
+
+def _form(row: Row, thing: Thing) -> Any:
+    return row.body(thing) if row.body else None
 
 
 async def test_without_the_check_of_ownership_the_same_requests_find_it_missing(

@@ -9,10 +9,12 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from services.gateway.http.elsewhere import is_elsewhere
+from services.gateway.http.logs import may_follow
 from services.gateway.http.proxies import is_loopback
 from services.gateway.management import Broker
 from services.gateway.pages.site import Site, Visit
 from services.gateway.queues import NodeState, Overview, QueueState
+from shared.errors import Forbidden
 
 site = Site()
 KIND_WORDS = {
@@ -32,7 +34,9 @@ GRAVITY = {"bad": 0, "warning": 1, "good": 2}
 
 @site.get("/operations", who="administrator")
 async def show(visit: Visit) -> web.Response:
-    """As of a second ago."""
+    """As of a second ago; it is the broker of the whole server, as the log is its log."""
+    if not may_follow(visit.incoming.principal):
+        raise Forbidden("The queues are for administrators of this server.")
     broker = visit.gateway.broker
     if broker is None:
         return visit.page("operations.html", found=None, **_WORDS)
