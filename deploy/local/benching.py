@@ -7,9 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from deploy.local import settings as configuration
 from deploy.local.console import Console
@@ -55,10 +55,14 @@ def stop_instance(slot: Instance, console: Console) -> None:
         down(slot, console)
 
 
-def run_alone(command: Sequence[str | Path], root: Path) -> int:
-    """Run it in a group of processes of its own, pass signals on to it, end what is left of the group."""
+def run_alone(
+    command: Sequence[str | Path], root: Path, more: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Run it in a group of processes of its own with `more` in its environment, pass signals on to it, end
+    what is left of the group.
+    """
     # In a session of its own, so that Ctrl-C reaches only us, and it stops what it started in its turn.
-    child = subprocess.Popen(command, env=plain_environment(), cwd=root, start_new_session=True)
+    child = subprocess.Popen(command, env={**plain_environment(), **more}, cwd=root, start_new_session=True)
 
     def pass_on(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.local.errors import Failure
+from deploy.local.files import write
 from deploy.local.instance import run_logged
 
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TREE_ONLY = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 
 
@@ -85,7 +87,7 @@ class Apt:
 
     def _missing(self, packages: Sequence[str], family: str) -> list[str]:
         """A level of dependencies at a time: what the machine has is not looked behind."""
-        here = _installed()
+        here = self._here()
         wanted: set[str] = set()
         level = set(packages)
         while level:
@@ -112,8 +114,37 @@ class Apt:
             f"apt knows no package {package}: is there a network, and are Debian's sources set?", self._log
         )
 
+    def _here(self) -> set[str]:
+        """The packages of this machine that are unpacked and set up."""
+        answer = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        rows = (line.split() for line in answer.stdout.splitlines())
+        return {row[1] for row in rows if len(row) == 2 and row[0] == "installed"}
+
+    def mirror(self) -> str:
+        """Where this machine's apt has Debian itself from; empty on its relatives."""
+        with self._lock:
+            self._update()
+        answer = subprocess.run(
+            ["apt-get", *self._options(), "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        rows = (line.split("|") for line in answer.stdout.splitlines())
+        found = (row[2] for row in rows if row[:2] == ["Debian", "main"])
+        return next((uri for uri in found if not re.search(r"-security/*$", uri)), "")
+
     def _options(self) -> list[str]:
-        settings = {
+        settings = self._settings()
+        return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+
+    def _settings(self) -> dict[str, str | Path]:
+        return {
             "Dir::State::lists": self._home / "lists",
             "Dir::Cache": self._home / "cache",
             "Debug::NoLocking": "1",
@@ -121,16 +152,36 @@ class Apt:
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
         }
-        return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
 
 
-def _installed() -> set[str]:
-    """The packages of this machine that are unpacked and set up."""
-    answer = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    rows = (line.split() for line in answer.stdout.splitlines())
-    return {row[1] for row in rows if len(row) == 2 and row[0] == "installed"}
+class Release(Apt):
+    """Another release of Debian, from the mirror this machine's apt has; nothing of it is installed."""
+
+    def __init__(self, machine: Apt, name: str, home: Path, log: Path) -> None:
+        super().__init__(home, log)
+        self._machine = machine
+        self._name = name
+
+    def _update(self) -> None:
+        if not self._lists_ready:
+            self.say_sources()
+        super()._update()
+
+    def say_sources(self) -> None:
+        """Write what apt is to read in place of the machine's."""
+        mirror = self._machine.mirror()
+        if not mirror:
+            raise Failure(f"Debian's {self._name} is fetched from where apt has Debian: nowhere here.")
+        signed = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
+        write(self._home / "sources.list", f"deb {signed}{mirror} {self._name} main\n", 0o644)
+        write(self._home / "status", "", 0o644)
+
+    def _here(self) -> set[str]:
+        return set()
+
+    def _settings(self) -> dict[str, str | Path]:
+        return super()._settings() | {
+            "Dir::Etc::sourcelist": self._home / "sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State::status": self._home / "status",
+        }

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.local import rabbitmq4
 from deploy.local import settings as configuration
 from deploy.local.benching import run_alone, stop_instance
 from deploy.local.console import Console
@@ -16,6 +17,7 @@ from deploy.local.instance import Instance
 from deploy.local.servers import install
 
 PLACE = Path(".local/faults")
+RESULTS_ON_4 = Path("tests/faults/results/rabbitmq4.json")
 LOGS = "logs"
 
 
@@ -34,8 +36,14 @@ def faults(instance: Instance, arguments: Sequence[str]) -> int:
         install(instance, console, dev=True)
         shutil.rmtree(place / LOGS, ignore_errors=True)
         os.environ["FAULTS_PLACE"] = str(place)
+        if rabbitmq4.chosen(instance.settings):
+            os.environ.setdefault("FAULTS_RESULTS", str(instance.root / RESULTS_ON_4))
         try:
-            return run_alone([instance.python, "-m", "tests.faults", *arguments], instance.root)
+            return run_alone(
+                [instance.python, "-m", "tests.faults", *arguments],
+                instance.root,
+                rabbitmq4.chosen(instance.settings),
+            )
         finally:
             _put_away(instance, place, console)
 

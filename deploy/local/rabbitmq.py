@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.local import rabbitmq4
 from deploy.local.debian import Apt
 from deploy.local.errors import Failure
 from deploy.local.files import write
@@ -90,6 +91,8 @@ class Rabbit:
             raise Failure("RabbitMQ is not here: run ./posthouse up once with a network.")
         home = self.instance.data / "rabbitmq"
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if rabbitmq4.is_chosen(self.instance):
+            rabbitmq4.keep_to_it(self.instance, version_without_4(self.instance))
         for directory in ("home", "mnesia", "generated", "schema", "log"):
             (home / directory).mkdir(exist_ok=True)
         follow(home / "mnesia")
@@ -228,7 +231,9 @@ def _version(software: Software) -> tuple[int, ...]:
 
 
 def find(instance: Instance) -> Software | None:
-    """The unpacked RabbitMQ of this checkout, else one of the machine."""
+    """The RabbitMQ of this instance: unpacked in this checkout, else one of the machine."""
+    if rabbitmq4.is_chosen(instance):
+        return _unpacked(_place(instance))
     return _unpacked(_place(instance)) or _installed()
 
 
@@ -236,9 +241,9 @@ def ensure(instance: Instance, apt: Apt) -> str:
     """Have a RabbitMQ to start; answers in a word where it came from."""
     place = _place(instance)
     if _unpacked(place):
-        _say_where_erlang_is(place)
+        _make_it_run(place)
         return "ready"
-    if not Apt.present():
+    if not rabbitmq4.is_chosen(instance) and not apt.present():
         if _installed():
             return "the machine's own"
         raise Failure(
@@ -249,19 +254,34 @@ def ensure(instance: Instance, apt: Apt) -> str:
         raise Failure(
             f"RabbitMQ cannot run from a path with a space in it: move the checkout from {instance.root}."
         )
-    new = place.with_name("rabbitmq.new")
+    new = place.with_name(f"{place.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    apt.unpack("rabbitmq-server", "erlang|rabbitmq", new)
-    _say_where_erlang_is(new)
+    if rabbitmq4.is_chosen(instance):
+        rabbitmq4.unpack(instance, apt, new)
+    else:
+        apt.unpack("rabbitmq-server", "erlang|rabbitmq", new)
+    _make_it_run(new)
     _try_erlang(new, instance)
     shutil.rmtree(place, ignore_errors=True)
     new.rename(place)
-    _say_where_erlang_is(place)
+    _make_it_run(place)
     return "unpacked"
 
 
 def _place(instance: Instance) -> Path:
-    return instance.servers / "rabbitmq"
+    return instance.servers / ("rabbitmq4" if rabbitmq4.is_chosen(instance) else "rabbitmq")
+
+
+def version_without_4(instance: Instance) -> tuple[int, ...]:
+    """Of the RabbitMQ that runs here when no series is chosen; empty when there is none."""
+    software = _unpacked(instance.servers / "rabbitmq") or _installed()
+    return _version(software) if software else ()
+
+
+def _make_it_run(tree: Path) -> None:
+    """What was unpacked knows where it lies; again at each start, since a checkout may be moved."""
+    _say_where_erlang_is(tree)
+    rabbitmq4.say_where_libraries_are(tree)
 
 
 def _unpacked(place: Path) -> Software | None:

@@ -60,6 +60,11 @@ TABLE = (
         "POSTHOUSE_SCALE", "", "processes of each service, as in gateway=2,ingest=3; one each when not named"
     ),
     Setting(
+        "POSTHOUSE_RABBITMQ",
+        "",
+        "4: RabbitMQ 4 of Debian 13, unpacked with its own libraries; empty: that of this machine's release",
+    ),
+    Setting(
         "POSTHOUSE_AMQP_URL", "", "administrator's address of a RabbitMQ to use instead of our own", True
     ),
     Setting("POSTHOUSE_MANAGEMENT_URL", "", "its management address, with account", True),

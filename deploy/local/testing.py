@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from deploy.local import chromium, prometheus, proxies
+from deploy.local import chromium, prometheus, proxies, rabbitmq4
 from deploy.local.console import Console
 from deploy.local.errors import Failure
 from deploy.local.files import try_lock
@@ -105,8 +105,13 @@ def _slot(instance: Instance) -> tuple[Instance, IO[str]]:
     for number in range(1, 100):
         place = instance.root / ".local" / "test" / str(number)
         if lock := try_lock(place / "lock"):
-            return Instance(Settings(given_servers(os.environ), {}, place / "posthouse.env", place)), lock
+            return Instance(Settings(given(os.environ), {}, place / "posthouse.env", place)), lock
     raise Failure("A hundred test runs at once are too many.")
+
+
+def given(environment: Mapping[str, str]) -> dict[str, str]:
+    """All that a run takes over from whoever starts it: servers, and which RabbitMQ."""
+    return given_servers(environment) | rabbitmq4.chosen(environment)
 
 
 def given_servers(environment: Mapping[str, str]) -> dict[str, str]:
@@ -142,7 +147,12 @@ async def _run(slot: Instance, console: Console, arguments: list[str]) -> int:
 
 async def _pytest(slot: Instance, servers: Servers, arguments: list[str]) -> int:
     env = plain_environment() | servers.addresses.environment("POSTHOUSE_TEST")
-    env |= chromium.environment(slot) | proxies.environment(slot) | prometheus.environment(slot)
+    env |= (
+        rabbitmq4.chosen(slot.settings)
+        | chromium.environment(slot)
+        | proxies.environment(slot)
+        | prometheus.environment(slot)
+    )
     env["PATH"] = os.pathsep.join([*_node_directories(slot), env.get("PATH", os.defpath)])
     child = await asyncio.create_subprocess_exec(
         str(slot.python),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page
 
+from deploy.local import rabbitmq4
 from tests.journeys.browser import Windows, running_browser, sign_in
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +48,12 @@ class Posthouse:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of a user who works with this instance, and nothing of the test run's."""
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTHOUSE_")}
+        """That of a user who works with this instance, and nothing of the test run's but which RabbitMQ."""
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("POSTHOUSE_") or name == rabbitmq4.NAME
+        }
         return plain | {"POSTHOUSE_LOCAL": str(self.directory)}
 
     def ask(self, path: str, body: Any = None, token: str = "", method: str | None = None) -> Any:
