@@ -20,6 +20,8 @@ TAKEN_FROM = ("commands", "queries", "events", "logs")
 GATEWAY, SHARED, DEVICES = "gateway", "every service", "devices"
 WAITS_LONG_SECONDS = 60.0
 LATE_SECONDS = 5.0
+LEADER_SECONDS = 12.0
+"""After a start RabbitMQ 4 has the figures of quorum queues this much later than the queues themselves."""
 NO_LEADER = "no leader"
 KNOWN_STATES = ("", "running", "flow", "idle", "unknown", NO_LEADER)
 MOST_SAMPLES = 120
@@ -199,7 +201,7 @@ def _read(one: Mapping[str, Any], owners: Iterable[str], memory: Memory, at: dat
         name=name,
         house=house,
         kind=kind,
-        state=one.get("state") or (NO_LEADER if one.get("type") == "quorum" else "unknown"),
+        state=_state(one),
         messages=messages,
         unacknowledged=one.get("messages_unacknowledged"),
         bytes=one.get("message_bytes"),
@@ -213,6 +215,13 @@ def _read(one: Mapping[str, Any], owners: Iterable[str], memory: Memory, at: dat
         consumers=one.get("consumers"),
         advice=_moving(one),
     )
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    """RabbitMQ 4 calls every quorum queue running; only its leader counts what is in it."""
+    if one.get("type") == "quorum" and (not one.get("state") or one.get("messages") is None):
+        return NO_LEADER
+    return one.get("state") or "unknown"
 
 
 def _rate(stats: Mapping[str, Any], what: str) -> float:
@@ -269,7 +278,8 @@ def _with_advice(one: QueueState, processes: int, memory: Memory, at: datetime) 
     passing = _without_leader(known) or _of_consumers(known)
     lasts = memory.lasts(one.name, passing[1] if passing else "", at.timestamp())
     # What a restart looks like for a moment, and figures that are late, is nothing to be told.
-    level, advice = found or (passing if passing and lasts > LATE_SECONDS else None) or ("good", "")
+    late = LEADER_SECONDS if known.state == NO_LEADER else LATE_SECONDS
+    level, advice = found or (passing if passing and lasts > late else None) or ("good", "")
     return msgspec.structs.replace(known, level=level, advice=advice)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FULL = 0.8  # of what a queue may hold, above which the gateway turns commands away
 ASK_SECONDS = 3.0
-LEADER_SECONDS, LOOK_SECONDS = 8.0, 0.5
+LEADER_SECONDS, LOOK_SECONDS = 15.0, 0.5
 # What a policy must not change: it decides what happens to messages.
 MEANT = (
     "dead-letter-exchange",
@@ -234,7 +234,7 @@ async def states(environment: Environment) -> list[Finding]:
     async with Management(environment) as management:
         known = await _settled(management)
     found = [*_leaderless(known), *_stuck(known)]
-    without = {name for name, one in known.items() if not one.get("state")}
+    without = {name for name, one in known.items() if not _has_leader(one)}
     # Asked of the queues themselves: the management API is some seconds late.
     async with await aio_pika.connect(environment["POSTHOUSE_AMQP_URL"], timeout=SECONDS) as connection:
         for queue in queues():
@@ -245,19 +245,24 @@ async def states(environment: Environment) -> list[Finding]:
 
 async def _settled(management: Management) -> dict[str, Json]:
     """Queues as the management API knows them; just after a start it does not know all yet."""
-    columns = "name,type,state,messages_dlx,arguments"
+    columns = "name,type,state,messages,messages_dlx,arguments"
     end = asyncio.get_running_loop().time() + LEADER_SECONDS
     while True:
         there = await management.call("GET", f"/queues/{management.virtual_host}?columns={columns}")
-        is_known = all(one.get("state") for one in there)
+        is_known = all(_has_leader(one) for one in there)
         if is_known or asyncio.get_running_loop().time() > end:
             return {one["name"]: one for one in there}
         await asyncio.sleep(LOOK_SECONDS)
 
 
+def _has_leader(one: Json) -> bool:
+    """RabbitMQ 4 calls every quorum queue running; only its leader counts what is in it."""
+    return bool(one.get("state")) and (one.get("type") != "quorum" or one.get("messages") is not None)
+
+
 def _leaderless(known: Mapping[str, Json]) -> Iterator[Finding]:
     for name, one in known.items():
-        if not one.get("state") and one.get("type") == "quorum":
+        if not _has_leader(one) and one.get("type") == "quorum":
             words = f"{name} has no leader and takes nothing: the broker was killed just after making it"
             yield mendable("queues", words, "leaders")
 

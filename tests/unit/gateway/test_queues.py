@@ -118,12 +118,14 @@ def test_what_is_wrong_says_what_to_do(changed: dict[str, Any], name: str, words
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "words"),
+    ("name", "late", "changed", "words"),
     [
-        ("chat.queries", {"chat_queries": {"consumers": 0}}, "logs chat"),
-        ("dead.chat", {"dead_chat": {"state": None, "messages": None, "consumers": None}}, "no leader"),
+        ("chat.queries", 5, {"chat_queries": {"consumers": 0}}, "logs chat"),
+        ("dead.chat", 12, {"dead_chat": {"state": None, "messages": None}}, "no leader"),
+        ("dead.auth", 12, {"dead_auth": {"state": "running", "messages": None}}, "no leader"),
         (
             "chat.events",
+            5,
             {
                 "chat": {"consumers": 2},
                 "chat_queries": {"consumers": 4},
@@ -134,16 +136,16 @@ def test_what_is_wrong_says_what_to_do(changed: dict[str, Any], name: str, words
     ],
 )
 def test_what_a_restart_looks_like_is_told_when_it_stays_so(
-    name: str, changed: dict[str, Any], words: str
+    name: str, late: int, changed: dict[str, Any], words: str
 ) -> None:
     memory = Memory()
     assert complaints(seen(memory, **changed)) == {}
-    assert complaints(seen(memory, 4, **changed)) == {}
-    told = complaints(seen(memory, 6, **changed))
+    assert complaints(seen(memory, late - 1, **changed)) == {}
+    told = complaints(seen(memory, late + 1, **changed))
     assert list(told) == [name]
     assert words in told[name]
-    assert complaints(seen(memory, 8)) == {}
-    assert complaints(seen(memory, 10, **changed)) == {}
+    assert complaints(seen(memory, late + 3)) == {}
+    assert complaints(seen(memory, late + 5, **changed)) == {}
 
 
 def test_what_the_gateway_asks_itself_is_newer_than_the_management_api() -> None:
