@@ -251,10 +251,13 @@ class Service:
         publisher = work.taken.delivery.properties.user_id
         if publisher == self._routes.service:
             return True  # only this service may write to its own wait route
-        if publisher not in place.senders and not (publisher and ANY_ACCOUNT in place.senders):
+        if publisher in place.senders:
+            if publisher == "gateway":
+                return True
+        elif not (publisher and ANY_ACCOUNT in place.senders):
             return False
         principal = work.frame.principal
-        return publisher == "gateway" or (principal.kind == "service" and principal.id == publisher)
+        return principal.kind == "service" and principal.id == publisher
 
     # -- a place to run --------------------------------------------------------------------------------
 
