@@ -71,9 +71,16 @@ class Count:
 
 
 async def check(posthouse: OwnPosthouse, journal: Path) -> Count:
-    """Compare a journal with the tables: readings by their value, commands by the dataset they made."""
+    """Compare a journal with the tables: readings by their value, commands by the dataset they made.
+
+    What belongs to other accounts than that of the devices is none of theirs.
+    """
     readings, commands = ledgers(journal)
-    rows = await posthouse.sql("SELECT entry, numbers[1]::bigint AS value FROM ingest.reading")
+    rows = await posthouse.sql(
+        "SELECT entry, numbers[1]::bigint AS value FROM ingest.reading WHERE dataset IN ("
+        " SELECT theirs.number FROM ingest.dataset theirs JOIN ingest.dataset USING (owner)"
+        " WHERE dataset.name = 'devices 0')"
+    )
     made = await posthouse.sql(
         "SELECT substr(name, 9)::bigint FROM ingest.dataset WHERE name LIKE 'command %'"
     )

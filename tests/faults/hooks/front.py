@@ -74,7 +74,15 @@ def take_replies_in_order() -> None:
     BusRequester.on_reply = on_reply  # type: ignore[method-assign]
 
 
+def let_mistakes_in_json_fall() -> None:
+    """A body that cannot be read is nobody's to answer."""
+    from services.gateway.http import endpoint
+
+    endpoint.read_form = lambda decoder, body: decoder.decode(body)
+
+
 PROTECTIONS = {
+    "JSON": let_mistakes_in_json_fall,
     "REVOKED": remember_ends_in_redis_only,
     "KEYS": ask_auth_about_each_token,
     "CORRELATION": take_replies_in_order,
