@@ -12,7 +12,7 @@ from tests.faults.__main__ import SHORT_DEPTH
 from tests.faults.rows import r03
 from tests.faults.run import run
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(240)
 SEED = 1
 
 
