@@ -31,6 +31,10 @@ ELECT = """
     {Name, _} <- [amqqueue:get_pid(Queue)],
     ra_leaderboard:lookup_leader(Name) =:= undefined].
 """
+# Nobody is anonymous; and what the page of operations and the doctor read goes on being counted.
+ON_4 = """anonymous_login_user = none
+deprecated_features.permit.management_metrics_collection = true
+"""
 ELECT_SECONDS = 60
 NO_ELECTION = "[]"
 PLUGINS = ("rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_mqtt")
@@ -164,7 +168,7 @@ class Rabbit:
 
     def _config(self, version: tuple[int, ...]) -> str:
         ports = self.ports
-        anonymous = "anonymous_login_user = none\n" if version >= (4,) else ""
+        newer = ON_4 if version >= (4,) else ""
         return f"""listeners.tcp.local = 127.0.0.1:{ports.amqp}
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {ports.management}
@@ -172,7 +176,7 @@ prometheus.tcp.ip = 127.0.0.1
 prometheus.tcp.port = {ports.prometheus}
 mqtt.listeners.tcp.1 = {ports.mqtt_host}:{ports.mqtt}
 mqtt.allow_anonymous = false
-{anonymous}default_user = {ADMIN}
+{newer}default_user = {ADMIN}
 default_pass = {self.password}
 default_user_tags.administrator = true
 default_permissions.configure = .*

@@ -55,7 +55,9 @@ def test_every_port_of_the_broker_is_on_loopback_and_nobody_is_anonymous(instanc
 def test_a_newer_broker_is_told_in_its_own_words(instance: Instance) -> None:
     unpacked(instance, "4.0.5")
     _, broker = rabbit(instance).prepare()
-    assert "anonymous_login_user = none" in Path(broker.env["RABBITMQ_CONFIG_FILE"]).read_text()
+    lines = Path(broker.env["RABBITMQ_CONFIG_FILE"]).read_text().splitlines()
+    assert "anonymous_login_user = none" in lines
+    assert "deprecated_features.permit.management_metrics_collection = true" in lines
 
 
 def test_nothing_half_unpacked_is_taken_for_a_broker(instance: Instance) -> None:
