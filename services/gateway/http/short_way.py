@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.gateway.http.endpoint import Endpoint
 
 MOST_PATHS = 8_192
+LONGEST_PATH = 256  # a name may have more, and is looked up each time
 # Refusing takes time too: whoever goes on at once would take it from those who are answered.
 REST_SECONDS = 0.5
 
@@ -38,9 +39,12 @@ class KnownPaths:
 
     def add(self, method: str, target: str, endpoint: Endpoint, path: Any) -> None:
         """Remember what serves a request target and the structure of its path."""
+        path_only = target.partition("?")[0]
+        if len(path_only) > LONGEST_PATH:
+            return
         if len(self._found) >= MOST_PATHS:
             del self._found[next(iter(self._found))]
-        self._found[method, target.partition("?")[0]] = endpoint, path
+        self._found[method, path_only] = endpoint, path
 
     def get(self, method: str, path: str) -> tuple[Endpoint, Any] | None:
         """What serves it; None when the router has to look."""

@@ -246,3 +246,11 @@ def test_only_the_last_paths_are_kept() -> None:
         paths.add("GET", f"/{number}?query", None, number)  # type: ignore[arg-type]
     assert paths.get("GET", "/0") is None
     assert paths.get("GET", f"/{MOST_PATHS}") == (None, MOST_PATHS)
+
+
+def test_long_paths_are_not_remembered() -> None:
+    paths = KnownPaths()
+    for target in (long := "/" + "x" * 300, "/x?" + "x" * 300):
+        paths.add("GET", target, None, target)  # type: ignore[arg-type]
+    assert paths.get("GET", long) is None
+    assert paths.get("GET", "/x")
