@@ -49,11 +49,13 @@ async def broken(scene: Scene) -> None:
             "made-up and malformed requests", lambda: _send(scene, people, BATCH, tally), lasts=True
         )
     now = memory(scene.posthouse, ours)
+    grown = {name: round(now[name] - held[name], 1) for name in ours}
+    scene.say(f"MB held before {held}, grown by {grown}")
     _judge(scene, tally)
     scene.figure(
         "processes started again", sum(pids(scene.posthouse)[name] != pid for name, pid in running.items()), 0
     )
-    scene.figure("grown MB, most", max(now[name] - held[name] for name in ours), GROWTH_MB)
+    scene.figure("grown MB, most", max(grown.values()), GROWTH_MB)
     failed = sum(one.status not in (201, 202) for one in scene.devices.samples)
     scene.figure("honest requests failed", failed, 0)
 
