@@ -40,6 +40,7 @@ NOBODYS = {*(f"dead.{name}" for name in SERVICES), "dead.mqtt", "wait.10s", "wai
 TOPIC = re.compile(r"[a-z][a-z0-9_]*\.[a-z0-9_]+")
 STRANGER, SILENT = "weather_" + secrets.token_hex(3), "silent_" + secrets.token_hex(3)
 ODD = ("", "#", "*", "auth", "auth.", "auth.a.b", "Auth.x", "gateway.x\n", f"{STRANGER}.x\n", "auth.x\n")
+NEW = ("posthouse.new", "amq.new", "auth.new", "dead.new", "new", "new\n", "\n", "")
 
 # What the broker's rights cannot tell from what an account needs. Whoever receives it refuses it, by the
 # account the broker vouches for (S4); a binding of exchanges that nobody asked for is found by the doctor.
@@ -203,9 +204,6 @@ def all_tries(place: Place, account: str, listed: Listed) -> Iterable[Try]:
                 pretended(exchange, key, name) for name in (*LISTS, "admin", "guest") if name != account
             )
             yield from (copied(exchange, key, to, header) for to in outside[:3] for header in ("CC", "BCC"))
-
-
-NEW = ("posthouse.new", "amq.new", "auth.new", "dead.new", "new", "new\n", "\n", "")
 
 
 @dataclass(frozen=True)
