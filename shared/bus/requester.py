@@ -35,8 +35,9 @@ from shared.errors import Refusal, TooMany
 
 log = structlog.get_logger()
 R = TypeVar("R")
-# Beyond the deadline, for the 503 of a service that held the frame until then: it looks every 50 ms.
-GRACE_SECONDS = 0.1
+# Beyond what a service is told, for the 503 of one that held the frame (it looks every 50 ms); it is told a
+# little less than somebody waits, so that he is answered half before and half after his time.
+GRACE_SECONDS, EARLY_SECONDS = 0.1, 0.05
 AGAIN_SECONDS = 0.05
 # One look at all deadlines instead of a timer per call; only what ends before the next look gets one.
 SWEEP_SECONDS = 0.05
@@ -355,7 +356,7 @@ class BusRequester:
             traceparent=caller.traceparent,
             principal=caller.principal,
             mode=mode,
-            remaining_ms=int(caller.seconds * 1000) if mode == "wait" else 0,
+            remaining_ms=_remaining_ms(caller.seconds) if mode == "wait" else 0,
             sent_at=now_ms,
             born=now_ms,
             locale=caller.locale,
@@ -498,6 +499,10 @@ def _into(future: asyncio.Future[Any]) -> Ended:
             future.set_exception(error)
 
     return ended
+
+
+def _remaining_ms(seconds: float) -> int:
+    return int(1000 * (seconds - EARLY_SECONDS if seconds > 2 * EARLY_SECONDS else seconds / 2)) or 1
 
 
 def _too_late(pending: _Pending) -> Exception:
