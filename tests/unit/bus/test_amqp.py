@@ -25,6 +25,7 @@ from shared.bus.link import (
 )
 
 MOST = 100
+HEARTBEAT = frame.marshal(Heartbeat(), 0)
 HEADERS: dict[str, Any] = {"status": 200, "last": True, "error": "x" * 300}
 
 
@@ -143,7 +144,8 @@ async def test_wherever_the_stream_is_cut_the_same_arrives(seed: int) -> None:
         broker = Broker()
         for begin, end in zip([0, *cut], [*cut, len(sent)], strict=True):
             broker.tap.data_received(sent[begin:end])
-        assert broker.reader.fed == cold
+        # Heartbeats aside: on a slow machine the tap adds its own.
+        assert broker.reader.fed.replace(HEARTBEAT, b"") == cold.replace(HEARTBEAT, b"")
         taken = [(int(one.routing_key[2:]), one.body, one.properties.message_id) for one in broker.taken]
         assert sorted(taken) == expected
         assert all(one.redelivered is (int(one.routing_key[2:]) % 2 == 0) for one in broker.taken)
