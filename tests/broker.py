@@ -58,6 +58,10 @@ class VirtualHost:
         found = await self.management.call("GET", f"/vhosts/{self.name}/connections")
         return [connection["name"] for connection in found]
 
+    async def queues(self) -> list[str]:
+        """The names of the queues there are."""
+        return [queue["name"] for queue in await self.management.call("GET", f"/queues/{self.name}")]
+
     async def close_connections(self) -> None:
         """Close every connection."""
         for name in await self.connections():

@@ -289,22 +289,43 @@ class RabbitLink:
         channel, taker = self._private_channel, self._private_taker
         if channel is None or taker is None:
             raise LinkDown(self.trouble)
+        queue = RabbitPrivateQueue(self, channel, taker, name)
+        # aiormq closes the channel of a call that is cancelled, and this one has the queues of all requests:
+        # who gives up while his is being opened leaves it to be opened, and closed.
+        opening = self._spawn(self._declare_private(queue, arguments, exchange, keys, on_delivery, prefetch))
         try:
-            with _said_plainly():
-                async with self._private_lock:
-                    # One answer for all: the broker takes a channel's methods in order, and ends the channel
-                    # for one that fails.
-                    await channel.queue_declare(name, exclusive=True, arguments=arguments, nowait=True)
-                    for key in keys:
-                        await channel.queue_bind(name, exchange, key, nowait=True)
-                    if prefetch != self._private_prefetch:
-                        await channel.basic_qos(prefetch_count=prefetch)
-                        self._private_prefetch = prefetch
-                    await _consume(taker, channel, name, name, on_delivery)
+            await asyncio.shield(opening)
         except BROKEN as error:
             raise LinkDown(f"{type(error).__name__}: {error}") from error
+        except asyncio.CancelledError:
+            queue.is_wanted = False
+            opening.add_done_callback(queue.close_unwanted)
+            raise
         self._private[name] = on_lost
-        return RabbitPrivateQueue(self, channel, taker, name)
+        return queue
+
+    async def _declare_private(
+        self,
+        queue: RabbitPrivateQueue,
+        arguments: dict[str, Any],
+        exchange: str,
+        keys: tuple[str, ...],
+        on_delivery: OnDelivery,
+        prefetch: int,
+    ) -> None:
+        """One answer for all: the broker takes methods in order, and ends the channel for a bad one."""
+        channel, name = queue.channel, queue.name
+        with _said_plainly():
+            async with self._private_lock:
+                if not queue.is_wanted:
+                    return
+                await channel.queue_declare(name, exclusive=True, arguments=arguments, nowait=True)
+                for key in keys:
+                    await channel.queue_bind(name, exchange, key, nowait=True)
+                if prefetch != self._private_prefetch:
+                    await channel.basic_qos(prefetch_count=prefetch)
+                    self._private_prefetch = prefetch
+                await _consume(queue.taker, channel, name, name, on_delivery)
 
     def taker(self, connection: AbstractConnection, channel: Channel, *, patient: bool = False) -> Taker:
         """What takes the deliveries of a channel."""
@@ -335,10 +356,11 @@ class RabbitLink:
     def _fresh_name(self, purpose: str) -> str:
         return f"{self.account}.{purpose}.{uuid.uuid4().hex}"
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -388,20 +410,27 @@ class RabbitPrivateQueue:
 
     def __init__(self, link: RabbitLink, channel: Channel, taker: Taker, name: str) -> None:
         self.name = name
+        self.channel = channel
+        self.taker = taker
+        self.is_wanted = True
         self._link = link
-        self._channel = channel
-        self._taker = taker
 
     async def close(self) -> None:
         """Delete it: whoever publishes to it next is told that nobody is there."""
         self._link.release(self.name)
-        if not self._channel.is_closed:
+        if not self.channel.is_closed:
+            self._link._spawn(self._delete())
+
+    def close_unwanted(self, opening: asyncio.Task[Any]) -> None:
+        """It is open, and nobody waits for it any more."""
+        is_there = self.name in self.taker.consumers
+        if is_there and not opening.cancelled() and not self.channel.is_closed:
             self._link._spawn(self._delete())
 
     async def _delete(self) -> None:
-        await self._channel.basic_cancel(self.name, nowait=True, timeout=SETUP_SECONDS)
-        await self._channel.queue_delete(self.name, timeout=SETUP_SECONDS)
-        self._taker.forget(self.name)
+        await self.channel.basic_cancel(self.name, nowait=True, timeout=SETUP_SECONDS)
+        await self.channel.queue_delete(self.name, timeout=SETUP_SECONDS)
+        self.taker.forget(self.name)
 
 
 class TappedConnection(aio_pika.Connection):

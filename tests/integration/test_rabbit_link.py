@@ -13,7 +13,7 @@ import uvloop
 from shared.bus import topology
 from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
 from shared.bus.rabbit import RabbitLink
-from shared.bus.topology import COMMANDS
+from shared.bus.topology import COMMANDS, REPLIES
 from tests.broker import VirtualHost
 from tests.line import line_to
 from tests.suites.worlds import eventually
@@ -46,6 +46,35 @@ async def test_what_goes_nowhere_is_said_at_once(broker: VirtualHost) -> None:
     await link.publish(Outgoing(COMMANDS, "auth.hears", b"\x90"))
     assert await link.depths(("auth", "nobody")) == {"auth": (1, 0), "nobody": None}
     await link.close()
+
+
+async def test_who_gives_up_while_a_queue_is_opened_harms_no_other(broker: VirtualHost) -> None:
+    link = await connected(broker.url("gateway"), "gateway")
+    heard: asyncio.Queue[Delivery] = asyncio.Queue()
+    lost = asyncio.Event()
+
+    def opened() -> asyncio.Task[Any]:
+        to_open = link.open_private(heard.put_nowait, most=4, prefetch=4, on_lost=lost.set)
+        return asyncio.create_task(to_open)
+
+    kept = await opened()
+    for turns in range(40):  # at any point of what is said meanwhile
+        leaving = opened()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        leaving.cancel()
+    await asyncio.wait_for(opened(), 5)
+    service = await connected(broker.url("auth"), "auth")
+    await service.publish(Outgoing(REPLIES, kept.name, b"\x90"))
+    await asyncio.wait_for(heard.get(), 5)
+    await eventually(lambda: is_one_of_two(broker))
+    assert not lost.is_set()
+    await service.close()
+    await link.close()
+
+
+async def is_one_of_two(broker: VirtualHost) -> bool:
+    return len([name for name in await broker.queues() if name.startswith("gateway.request.")]) == 2
 
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
