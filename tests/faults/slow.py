@@ -18,15 +18,15 @@ READERS_SECONDS = 30.0
 BYTES_A_SECOND = 1_000
 WINDOW_BYTES = 4_096
 AGAIN_SECONDS = 0.2
-POST = b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-BODY = b"Content-Length: 9000\r\n\r\n{"
+BODY = "Content-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"
 
 
 @dataclass(frozen=True)
 class Order:
     """What to do, as one line of JSON: for so many seconds that many of each kind at a time.
 
-    `large` is a path that answers with more than a kernel keeps, `page` one with a few hundred kilobytes.
+    `large` is a path that answers with a stream of more than a kernel keeps, `page` one with a whole answer
+    of that size, `written` one that takes a body; all three with the key.
     """
 
     url: str
@@ -34,6 +34,7 @@ class Order:
     counts: Mapping[str, int]
     large: str = ""
     page: str = ""
+    written: str = "/v1/setup"
     key: str = ""
 
 
@@ -87,7 +88,9 @@ async def _half_a_header(line: Line) -> None:
 
 
 async def _slow_body(line: Line) -> None:
-    await line.trickle(POST + BODY, b" ", 1)
+    order = line.order
+    head = f"POST {order.written} HTTP/1.1\r\nHost: x\r\nX-API-Key: {order.key}\r\n{BODY}"
+    await line.trickle(head.encode(), b" ", 1)
 
 
 async def _silence(line: Line) -> None:

@@ -72,7 +72,13 @@ async def _archive(scene: Scene) -> Stranger:
 async def _attack(scene: Scene, where: Stranger, kinds: dict[str, Kind]) -> None:
     path = f"/v1/datasets/{where.dataset}/readings"
     order = Order(
-        scene.posthouse.url, ATTACK_SECONDS, COUNTS, f"{path}.csv", f"{path}?limit={PAGE}", where.write_key
+        scene.posthouse.url,
+        ATTACK_SECONDS,
+        COUNTS,
+        large=f"{path}.csv",
+        page=f"{path}?limit={PAGE}",
+        written=path,
+        key=where.write_key,
     )
     for name, found in (await beside("slow", asdict(order))).items():
         kind = kinds[name]
