@@ -58,10 +58,10 @@ def ending(thing: Thing) -> Any:
 FOR_ALL = (
     *(Row(f"GET {path}", ALL, sees=NO_ONE) for path in ("/setup", "/login", "/sign-up", "/restore")),
     Row("POST /setup", NO_ONE, body=always(FIRST)),
-    Row("POST /login", ALL_HERE, user, credentials, spends=True),
-    Row("POST /logout", GOOD, body=always({}), spends=True),
-    Row("POST /sign-up", ALL_HERE, invitation, signing_up, spends=True),
-    Row("POST /restore", ALL_HERE, deleted_user, credentials, spends=True),
+    Row("POST /login", ALL_HERE, user, credentials),
+    Row("POST /logout", GOOD, body=always({})),
+    Row("POST /sign-up", ALL_HERE, invitation, signing_up),
+    Row("POST /restore", ALL_HERE, deleted_user, credentials),
 )
 OWN = (
     Row("GET /", WITH_ACCOUNT, sees=OWNERS),
