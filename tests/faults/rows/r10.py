@@ -55,6 +55,7 @@ ROW = Row(
     told_to_stop,
     Bare("kill -9, repeats without a key", manners=Manners(keys=False), run=killed),
     faults=21,
+    beside="R3",
     bare_faults=2,
     scale="gateway=2,ingest=2",
 )

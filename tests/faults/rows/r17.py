@@ -27,7 +27,7 @@ async def broken(scene: Scene) -> None:
             await _take_away(scene)
             alerts.append(asyncio.create_task(told_of(scene, "ingest", ALERT_SECONDS + 1)))
 
-        await scene.strike("queue ingest unbound and deleted", delete, promise="stored")
+        await scene.strike("queue ingest unbound and deleted", delete, promise="stored", lasts=True)
         await scene.posthouse.ready()
     refused = [one for one in scene.devices.samples if one.status in (503, 504)]
     scene.figure("refused meanwhile", len(refused))

@@ -75,7 +75,7 @@ ROW = Row(
     faults=3,
     bare_faults=1,
     each=18,
-    beside="R5",
+    beside="R25",
     environment=POISON,
     dead=1,
 )
