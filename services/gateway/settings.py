@@ -47,7 +47,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     readings_bytes: Annotated[int, note("largest body of readings", ge=1, le=1 << 20)] = 1 << 20
     header_bytes: Annotated[int, note("largest request line and headers together", ge=1024)] = 32 << 10
     header_seconds: Annotated[float, note("longest time until headers are complete", gt=0)] = 10.0
-    body_seconds: Annotated[float, note("longest time without progress of a body", gt=0)] = 12.0
+    body_seconds: Annotated[float, note("longest time without progress of a body", gt=0)] = 10.0
     body_bytes_per_second: Annotated[int, note("what a body must bring after body_seconds", ge=1)] = 16 << 10
     answer_bytes_per_second: Annotated[
         int, note("what a client must take of a waiting answer, looked at every body_seconds; 0: any", ge=0)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 CLOSED_SECONDS = 15.0
 """What stays open longer after its opening has got away with it."""
-READERS_SECONDS = 30.0
-"""As CLOSED_SECONDS, for who hardly reads a large answer: its first byte alone may take 10 s."""
+READERS_SECONDS = 45.0
+"""As CLOSED_SECONDS, for who hardly reads a large answer: 10 s for its first byte, then two looks of 10 s."""
 BYTES_A_SECOND = 1_000
 WINDOW_BYTES = 4_096
 AGAIN_SECONDS = 0.2
