@@ -115,5 +115,6 @@ ROW = Row(
     ),
     once=LONG_SECONDS,
     bare_faults=1,
+    beside="R3",
     environment={"POSTHOUSE_RATE_SIGN_IN": "0"},
 )
