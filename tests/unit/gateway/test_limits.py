@@ -163,12 +163,14 @@ async def test_a_client_takes_its_answer_at_the_least_pace_or_is_cut(
     assert (seconds > 8 * SHORT) == stays
 
 
-async def test_an_answer_that_is_whole_and_nobody_takes_does_not_stay(
-    hasty: House, monkeypatch: pytest.MonkeyPatch
+async def test_an_answer_that_is_whole_and_hardly_taken_does_not_stay(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "x" * (8 << 20)  # more than a kernel keeps
     monkeypatch.setattr(operations, "http", SimpleNamespace(VERSION=text))
-    size, seconds = await taken(hasty, "/", PATIENCE, 0.05)
+    limits: dict[str, float] = {"body_seconds": SHORT, "idle_seconds": 2 * SHORT}
+    async with open_house(vault, answer_bytes_per_second=1_000_000, **limits) as house:
+        size, seconds = await taken(house, "/", PATIENCE, 0.05)
     assert size < len(text)
     assert seconds < PATIENCE
 
