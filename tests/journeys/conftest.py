@@ -102,9 +102,9 @@ def person(posthouse: Posthouse) -> dict[str, str]:
     return {"POSTHOUSE_NAME": "ann", "POSTHOUSE_PASSWORD": password}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def token(posthouse: Posthouse, person: dict[str, str]) -> str:
-    """An access token of that account."""
+    """An access token of that account; it is good for ten minutes, less than all journeys take."""
     named = {"name": person["POSTHOUSE_NAME"], "password": person["POSTHOUSE_PASSWORD"]}
     return str(posthouse.ask("/v1/sessions", named)["access_token"])
 

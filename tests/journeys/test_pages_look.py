@@ -18,7 +18,7 @@ from tests.journeys.weather import weather
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def furnished(posthouse: Posthouse, token: str) -> dict[str, str]:
     """What the pages show: other people, an open invitation, a deleted account."""
     other, gone = (join(posthouse, token, name) for name in ("benedikt", "carla"))
