@@ -23,6 +23,7 @@ from services.gateway.http.tls import certificate_of
 from services.gateway.settings import Settings
 
 MOST_HEADERS = 100
+FEW = 50
 BACKLOG = 1024
 HANDSHAKE_SECONDS = 0.2  # an honest one is not cut by a stop, though no connection is open meanwhile
 LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender hears the answer
@@ -57,10 +58,16 @@ class Listener(web.Server):
     def _check(self) -> None:
         self._next = self._loop.call_later(self._period, self._check)
         # What would be overdue before the next look is closed now: late by nothing, early by a period.
-        soon = self._loop.time() + self._period
-        for connection in self.connections:
+        self._look_at(self.connections, self._loop.time() + self._period)
+
+    def _look_at(self, left: list[Any], soon: float) -> None:
+        """A few at a time: a thousand that are closed at once would hold up everybody else."""
+        for connection in left[-FEW:]:
             if isinstance(connection, Connection):
                 connection.check(soon)
+        del left[-FEW:]
+        if left:
+            self._loop.call_soon(self._look_at, left, soon)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (overrides)
         """Close what is left."""

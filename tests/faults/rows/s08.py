@@ -108,7 +108,7 @@ ROW = Row(
         each=80,
         alone=True,
     ),
-    faults=3,
+    faults=2,
     once=45,
     each=80,
     bare_faults=1,
