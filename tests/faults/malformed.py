@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -111,7 +112,8 @@ async def _said(order: Order, data: bytes, found: Found, name: str) -> bytes:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
             try:
                 writer.write(data)
-                writer.write_eof()
+                with contextlib.suppress(OSError):  # it was reset meanwhile; what was answered can be read
+                    writer.write_eof()
                 while part := await reader.read(1 << 16):
                     said += part
             finally:
