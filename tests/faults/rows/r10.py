@@ -56,6 +56,6 @@ ROW = Row(
     Bare("kill -9, repeats without a key", manners=Manners(keys=False), run=killed),
     faults=21,
     beside="R3",
-    bare_faults=2,
+    bare_faults=6,
     scale="gateway=2,ingest=2",
 )

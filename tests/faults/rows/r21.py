@@ -21,7 +21,7 @@ LEAST_P99_SECONDS = 0.25
 async def broken(scene: Scene) -> None:
     """It ends among the dead letters at once, with its reason and its trace; the others are done."""
     sent: list[Poison] = []
-    if scene.runs >= ROW.faults:
+    if scene.runs == ROW.faults:
         scene.gap, scene.least_acknowledged = GAP_SECONDS, scene.runs * ONE_IN
 
     async def poison() -> None:
