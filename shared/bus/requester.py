@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
@@ -13,9 +13,10 @@ import msgspec
 import structlog
 
 from shared.bus import codec
+from shared.bus.calls import GRACE_SECONDS, Pending, Submitting, Task, remaining_ms, why
 from shared.bus.codec import Frame, ReplyFrame
 from shared.bus.lanes import Lane, Lanes
-from shared.bus.link import Delivery, Link, LinkDown, Nacked, NotPublished, Unroutable
+from shared.bus.link import Delivery, Link, LinkDown, Nacked, Unroutable
 from shared.bus.own_queue import Lost, OwnQueue
 from shared.bus.pressure import Depth, Flow, Pressure
 from shared.bus.requests import (
@@ -35,161 +36,9 @@ from shared.errors import Refusal, TooMany
 
 log = structlog.get_logger()
 R = TypeVar("R")
-# Beyond what a service is told, for the 503 of one that held the frame (it looks every 50 ms); it is told a
-# little less than somebody waits, so that he is answered half before and half after his time.
-GRACE_SECONDS, EARLY_SECONDS = 0.1, 0.05
 AGAIN_SECONDS = 0.05
 # One look at all deadlines instead of a timer per call; only what ends before the next look gets one.
 SWEEP_SECONDS = 0.05
-
-
-class _Pending:
-    """One call that waits for its reply."""
-
-    __slots__ = (
-        "_requester",
-        "began",
-        "encoded",
-        "ended",
-        "flow",
-        "frame",
-        "kind",
-        "may_have_left",
-        "over",
-        "sent",
-        "until",
-    )
-
-    def __init__(
-        self, requester: BusRequester, kind: type[Message], frame: Frame, flow: Flow, ended: Ended
-    ) -> None:
-        self._requester = requester
-        self.kind = kind
-        self.frame = frame
-        self.encoded = codec.encode(frame)
-        self.began = time.monotonic()
-        self.until = self.began + frame.remaining_ms / 1000 + GRACE_SECONDS
-        self.flow = flow
-        self.ended = ended
-        self.may_have_left = False
-        self.sent = 0
-        self.over = False
-
-    def end(self, reply: Any, error: BaseException | None = None) -> None:
-        """Tell whoever waits, once."""
-        if self.over:
-            return
-        self._close()
-        self.flow.ended(time.monotonic() - self.began)
-        try:
-            self.ended(reply, error)
-        except Exception:  # the replies beside it are not to suffer
-            log.exception("call_ended_badly", topic=self.frame.topic)
-
-    def expire(self) -> None:
-        """Its time is up."""
-        self.end(None, _too_late(self))
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        if not self.over:
-            self._close()
-            self.flow.gone()
-
-    def _close(self) -> None:
-        self.over = True
-        self._requester.forget(self)
-
-    def settled(self, error: BaseException | None) -> None:
-        """What became of one publish of its frame."""
-        if error is None:
-            self.may_have_left = True
-        elif self.over or isinstance(error, LinkDown):
-            pass  # sent by _repeat_all as soon as there is a connection
-        elif isinstance(error, NotPublished):
-            if not self.may_have_left:
-                self.end(None, Unavailable(_why(error)))
-        else:
-            self.may_have_left = True
-            self._requester.again_soon(self)
-
-
-class Task:
-    """A call that needs a task of its own."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], ended: Ended) -> None:
-        self._task = asyncio.get_running_loop().create_task(coroutine)
-        self._task.add_done_callback(self._done)
-        self._ended = ended
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self._task.cancel()
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        self._ended(None if error else task.result(), error)
-
-
-class _Submitting:
-    """A frame without a deadline until it is confirmed; what did not get there is sent again by a task.
-
-    Whoever submits it waits until `until` (monotonic): then nobody knows, whatever is still on its way.
-    """
-
-    __slots__ = ("_all", "_began", "_ended", "_flow", "_insist", "_over", "_task", "until")
-
-    def __init__(
-        self,
-        all_of_them: set[_Submitting],
-        flow: Flow,
-        seconds: float,
-        ended: Ended,
-        insist: Callable[[BaseException], Coroutine[Any, Any, None]],
-    ) -> None:
-        self._all = all_of_them
-        self._flow = flow
-        self._began = time.monotonic()
-        self.until = self._began + seconds + GRACE_SECONDS
-        self._ended = ended
-        self._insist = insist
-        self._over = False
-        self._task: Task | None = None
-        all_of_them.add(self)
-        flow.began()
-
-    def settled(self, error: BaseException | None) -> None:
-        """What became of its first publish."""
-        if self._over:
-            return
-        self._over = True
-        self._flow.ended(time.monotonic() - self._began)
-        if error is None:
-            self._tell(None, None)
-        else:
-            self._task = Task(self._insist(error), self._tell)
-
-    def _tell(self, reply: Any, error: BaseException | None) -> None:
-        if self in self._all:
-            self._all.remove(self)
-            self._ended(reply, error)
-
-    def expire(self) -> None:
-        """Its time is up: it may be in the queue, now or later."""
-        if self in self._all:
-            self.cancel()
-            self._ended(None, OutcomeUnknown())
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self._all.discard(self)
-        if not self._over:
-            self._over = True
-            self._flow.gone()
-        if self._task is not None:
-            self._task.cancel()
 
 
 class BusRequester:
@@ -201,8 +50,8 @@ class BusRequester:
         self._link = link
         self._lanes = Lanes(link)
         self._known_lanes: dict[tuple[str, str], Lane] = {}
-        self._calls: dict[int, _Pending] = {}
-        self._submits: set[_Submitting] = set()
+        self._calls: dict[int, Pending] = {}
+        self._submits: set[Submitting] = set()
         self._numbers = count(1)
         self._clock = clock
         self._request_queues = request_queues
@@ -231,7 +80,7 @@ class BusRequester:
             return Task(self._ask_on_own_queue(message, caller), ended)
         flow = self._admit(message, caller)
         frame = self._frame(message, caller, "wait")
-        pending = self._calls[frame.call] = _Pending(self, type(message), frame, flow, ended)
+        pending = self._calls[frame.call] = Pending(self, type(message), frame, flow, ended)
         flow.began()
         self._keep_sweeping()
         self._send(pending)
@@ -251,7 +100,7 @@ class BusRequester:
         flow = self._pressure.admit(owner_of(message.topic), "queue")
         frame = self._frame(message, caller, "queued")
         until = self._clock() + caller.seconds
-        submitting = _Submitting(
+        submitting = Submitting(
             self._submits, flow, caller.seconds, ended, lambda error: self._insist(frame, until, error)
         )
         self._keep_sweeping()
@@ -323,7 +172,7 @@ class BusRequester:
             else:
                 self._answer(pending, reply)
 
-    def _answer(self, pending: _Pending, reply: ReplyFrame) -> None:
+    def _answer(self, pending: Pending, reply: ReplyFrame) -> None:
         try:
             decoded = self._decode(pending.kind, reply)
         except Exception as error:
@@ -356,7 +205,7 @@ class BusRequester:
             traceparent=caller.traceparent,
             principal=caller.principal,
             mode=mode,
-            remaining_ms=_remaining_ms(caller.seconds) if mode == "wait" else 0,
+            remaining_ms=remaining_ms(caller.seconds) if mode == "wait" else 0,
             sent_at=now_ms,
             born=now_ms,
             locale=caller.locale,
@@ -372,7 +221,7 @@ class BusRequester:
                 self._known_lanes[frame.topic, reply_to] = lane
         return lane
 
-    def _send(self, pending: _Pending) -> None:
+    def _send(self, pending: Pending) -> None:
         reply_to = self._link.reply_address
         if not reply_to:
             return  # sent by _repeat_all as soon as there is a connection
@@ -382,15 +231,15 @@ class BusRequester:
             self._lane(frame, reply_to), pending.encoded, pending.settled, remaining_ms=frame.remaining_ms
         )
 
-    def forget(self, pending: _Pending) -> None:
+    def forget(self, pending: Pending) -> None:
         """A call is over."""
         self._calls.pop(pending.frame.call, None)
 
-    def again_soon(self, pending: _Pending) -> None:
+    def again_soon(self, pending: Pending) -> None:
         """The same frame id once more: the inbox makes a second arrival harmless."""
         asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._again, pending)
 
-    def _again(self, pending: _Pending) -> None:
+    def _again(self, pending: Pending) -> None:
         if not pending.over:
             self._send(pending)
 
@@ -408,7 +257,7 @@ class BusRequester:
     def _sweep(self) -> None:
         now, loop = time.monotonic(), asyncio.get_running_loop()
         soon = now + SWEEP_SECONDS
-        calls: tuple[_Pending | _Submitting, ...] = (*self._calls.values(), *self._submits)
+        calls: tuple[Pending | Submitting, ...] = (*self._calls.values(), *self._submits)
         for call in calls:
             if call.until <= soon:
                 loop.call_later(max(call.until - now, 0), call.expire)
@@ -428,7 +277,7 @@ class BusRequester:
         while True:
             if isinstance(error, Unroutable | Nacked):
                 if not left:
-                    raise Unavailable(_why(error)) from error
+                    raise Unavailable(why(error)) from error
             elif not isinstance(error, LinkDown):
                 left = True
             if self._clock() + AGAIN_SECONDS >= until:
@@ -482,7 +331,7 @@ class BusRequester:
         try:
             await self._publish_once(frame, own.name)
         except (Unroutable, Nacked) as error:
-            raise Unavailable(_why(error)) from error
+            raise Unavailable(why(error)) from error
         except Exception as error:
             raise Lost(str(error)) from error
 
@@ -499,24 +348,6 @@ def _into(future: asyncio.Future[Any]) -> Ended:
             future.set_exception(error)
 
     return ended
-
-
-def _remaining_ms(seconds: float) -> int:
-    return int(1000 * (seconds - EARLY_SECONDS if seconds > 2 * EARLY_SECONDS else seconds / 2)) or 1
-
-
-def _too_late(pending: _Pending) -> Exception:
-    if pending.frame.kind == "query":
-        return Unavailable("no answer in time")
-    return OutcomeUnknown() if pending.may_have_left else Unavailable("the broker does not answer")
-
-
-def _why(error: BaseException) -> str:
-    if isinstance(error, Unroutable):
-        return "no service takes this topic"
-    if isinstance(error, Nacked):
-        return "the queue of this service is full"
-    return "the broker does not answer"
 
 
 def _is_running(reply: ReplyFrame) -> bool:

@@ -59,6 +59,14 @@ async def known_key(services: Services, gateway: Callers, redis: Redis) -> tuple
     return key, digest
 
 
+async def ended_key(services: Services, gateway: Callers, redis: Redis) -> tuple[str, bytes]:
+    """A key that has been used at a gateway, which heard of its end."""
+    key, digest = await known_key(services, gateway, redis)
+    gateway.drop_dataset_key([digest])
+    await heard(redis, digest, lambda value: value == holders.ENDED)
+    return key, digest
+
+
 async def heard(redis: Redis, digest: bytes, what: Callable[[bytes | None], bool]) -> None:
     async with asyncio.timeout(10):
         while True:
@@ -114,9 +122,7 @@ async def test_a_revoked_key_is_refused_by_gateways_that_never_heard_of_it(
     services: Services, gateway: Gateway, redis: Redis
 ) -> None:
     first = gateway()
-    key, digest = await known_key(services, first, redis)
-    first.drop_dataset_key([digest])
-    await heard(redis, digest, lambda value: value == holders.ENDED)
+    key, _ = await ended_key(services, first, redis)
     nobody_answers(services)
     for anybody in (first, gateway()):
         with pytest.raises(Turned) as refused:
@@ -177,9 +183,7 @@ async def test_a_key_whose_dataset_came_back_is_known_again(
     services: Services, gateway: Gateway, redis: Redis
 ) -> None:
     first = gateway()
-    key, digest = await known_key(services, first, redis)
-    first.drop_dataset_key([digest])
-    await heard(redis, digest, lambda value: value == holders.ENDED)
+    key, digest = await ended_key(services, first, redis)
     await first.identify({"X-API-Key": key})
     await heard(redis, digest, bool)
     nobody_answers(services)

@@ -11,8 +11,9 @@ import redis
 from services.gateway.session import Callers
 from services.gateway.tokens import AccessTokens
 from shared.bus import codec
+from shared.bus.calls import Pending
 from shared.bus.link import Delivery
-from shared.bus.requester import BusRequester, _Pending
+from shared.bus.requester import BusRequester
 from shared.contracts.base import Principal, owner_of
 
 ANSWER_SECONDS = 0.5
@@ -60,7 +61,7 @@ def ask_auth_about_each_token() -> None:
 def take_replies_in_order() -> None:
     """A reply nobody waits for is taken by whoever has waited longest for the same service."""
 
-    def next_of(self: BusRequester, publisher: str) -> _Pending | None:
+    def next_of(self: BusRequester, publisher: str) -> Pending | None:
         waiting = (call for call in self._calls.values() if owner_of(call.frame.topic) == publisher)
         return next(waiting, None)
 

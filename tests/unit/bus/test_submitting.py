@@ -9,8 +9,9 @@ from statistics import median
 
 import pytest
 
+from shared.bus.calls import EARLY_SECONDS, GRACE_SECONDS
 from shared.bus.link import Outgoing, PublishUnknown, Settled
-from shared.bus.requester import AGAIN_SECONDS, EARLY_SECONDS, GRACE_SECONDS, SWEEP_SECONDS, BusRequester
+from shared.bus.requester import AGAIN_SECONDS, SWEEP_SECONDS, BusRequester
 from shared.bus.requests import CallFailed, OutcomeUnknown
 from tests.suites.probe import Add
 from tests.suites.test_bus import caller

@@ -14,7 +14,7 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shared.bus.requester import Task
+from shared.bus.calls import Task
 from shared.bus.requests import Begun, Caller, Ended
 from shared.contracts.about import About, GetAbout, Probe, Probed
 from shared.contracts.auth import (
