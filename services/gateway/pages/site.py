@@ -172,10 +172,11 @@ class Site:
     def add_to(self, app: web.Application, gateway: Gateway) -> None:
         """Serve these pages."""
         for row in self.rows:
-            handle = _handler(row, gateway)
-            app.router.add_route(row.method, row.path, handle)
+            resource = app.router.add_resource(row.path)
+            handle = _handler(row, gateway, resource.canonical)
+            resource.add_route(row.method, handle)
             if row.method == "GET":
-                app.router.add_route("HEAD", row.path, handle)
+                resource.add_route("HEAD", handle)
 
 
 def mistakes(error: Refusal) -> dict[str, str]:
@@ -193,12 +194,9 @@ def _sentence(wrong: FieldError) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-_PATTERN = re.compile(r":[^}]+\}")
-
-
-def _handler(row: Page, gateway: Gateway) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    template = _PATTERN.sub("}", row.path)  # as metrics show it
-
+def _handler(
+    row: Page, gateway: Gateway, template: str
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         incoming = request[INCOMING]
         incoming.template = template

@@ -158,7 +158,9 @@ async def test_metrics_name_pages_without_patterns(pages: House) -> None:
     made = await pages.dataset(pages.services.token())
     await get(pages, f"/datasets/{made['id']}", pages.services.token())
     await get(pages, f"/datasets/{made['id']}/keys/write", pages.services.token())
+    await get(pages, f"/users/{made['id']}/delete", pages.services.token())
     counted = (await pages.request("GET", "/metrics")).body.decode()
+    assert 'route="/users/{user_id}/delete"' in counted
     assert 'route="/datasets/{dataset_id}"' in counted
     assert 'route="/datasets/{dataset_id}/keys/{kind}"' in counted
 
