@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,6 +15,7 @@ from aiohttp import web
 from services.gateway.http.connection import FIELD_BYTES, LINE_BYTES, Connection
 from services.gateway.http.front import FRONT, Handle
 from services.gateway.http.gateway import GATEWAY
+from services.gateway.http.opening import BACKLOG, Opening
 from services.gateway.http.proxies import networks
 from services.gateway.http.short_way import SHORT_WAY, ShortWay
 from services.gateway.http.tls import certificate_of
@@ -24,7 +23,6 @@ from services.gateway.settings import Settings
 
 MOST_HEADERS = 100
 FEW = 50
-BACKLOG = 1024
 HANDSHAKE_SECONDS = 0.2  # an honest one is not cut by a stop, though no connection is open meanwhile
 LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that its sender hears the answer
 
@@ -99,17 +97,6 @@ class _Runner(web.AppRunner):
         )
 
 
-@dataclass(frozen=True)
-class _Opening:
-    """A socket that listens, and what becomes of who comes in there."""
-
-    listening: socket.socket
-    make: Callable[[], Connection]
-    tls: ssl.SSLContext | None
-    own: socket.socket | None
-    """Ours alone and kept open: what the kernel has accepted when we stop is taken from it."""
-
-
 class Door:
     """The open listeners; `stop` closes them without failing a request.
 
@@ -125,8 +112,7 @@ class Door:
         self._certificate = certificate_of(settings.tls_cert, settings.tls_key, settings.http_port)
         if self._certificate is not None:
             app[GATEWAY].meter.certificate_ends = self._certificate_ends
-        self._openings: list[_Opening] = []
-        self._listeners: list[asyncio.AbstractServer] = []
+        self._openings: list[Opening] = []
         self.port = 0
         self.http_port = 0
 
@@ -147,15 +133,15 @@ class Door:
     async def _listen(
         self, port: int, number: int, make: Callable[[], Connection], tls: ssl.SSLContext | None
     ) -> int:
-        listening = _listening_socket(self._settings, port, number)
-        opening = _Opening(listening, make, tls, None if number else listening.dup())
-        self._openings.append(opening)
-        self._listeners.append(
-            await asyncio.get_running_loop().create_server(
-                make, sock=listening, backlog=BACKLOG, **_of_tls(tls, self._settings)
-            )
+        opening = Opening(
+            _listening_socket(self._settings, port, number),
+            make,
+            is_shared=bool(number),
+            options=_of_tls(tls, self._settings),
         )
-        return int(listening.getsockname()[1])
+        self._openings.append(opening)
+        await opening.open()
+        return opening.port
 
     def _certificate_ends(self) -> datetime | None:
         return self._certificate.ends if self._certificate is not None else None
@@ -172,7 +158,12 @@ class Door:
         self._stopping.set()
         settings, loop, server = self._settings, asyncio.get_running_loop(), self._runner.server
         began = loop.time()
-        await self._close_listeners()
+        for (
+            opening
+        ) in self._openings:  # in this turn: asyncio drops whom it accepted and has not connected yet
+            opening.close()
+        for opening in self._openings:
+            await opening.wait_closed(settings.quiet_seconds)
         handshakes_until = began + (HANDSHAKE_SECONDS if self._certificate else 0)
         while server is not None and loop.time() - began < settings.drain_seconds:
             is_empty = all(connection.transport is None for connection in server.connections)
@@ -182,28 +173,6 @@ class Door:
             if (now := loop.time()) - began >= settings.quiet_seconds:
                 _close_quiet(server, now, settings.quiet_seconds)
         await self._runner.cleanup()
-
-    async def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        # Closing a listener resets what the kernel has accepted and we have not: take it first. One that came
-        # from outside is shared: whoever shares it accepts what is queued.
-        taken = [asyncio.create_task(taken) for opening in self._openings for taken in self._take(opening)]
-        if taken:
-            await asyncio.wait(taken, timeout=self._settings.quiet_seconds)
-
-    def _take(self, opening: _Opening) -> Iterator[Coroutine[Any, Any, Any]]:
-        if opening.own is None:
-            return
-        opening.own.setblocking(False)
-        loop = asyncio.get_running_loop()
-        with opening.own, suppress(OSError):
-            while True:
-                connection, _ = opening.own.accept()
-                connection.setblocking(False)
-                yield loop.connect_accepted_socket(
-                    opening.make, connection, **_of_tls(opening.tls, self._settings)
-                )
 
 
 def _of_tls(tls: ssl.SSLContext | None, settings: Settings) -> dict[str, Any]:
