@@ -79,7 +79,7 @@ def _collect_seldom() -> None:
 
 
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt(3)
-LARGE_BYTES = 1 << 20
+LARGE_BYTES = 128 << 10
 
 
 def _give_back_large_blocks() -> None:

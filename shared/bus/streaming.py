@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import Any
 
 import msgspec
 import structlog
@@ -24,6 +25,8 @@ from shared.errors import Refusal
 log = structlog.get_logger()
 
 AGAIN_SECONDS = 0.02
+# Fifty exports that all made their parts at once took every database connection, and writes waited for one.
+MADE_AT_ONCE = 2
 NIL = msgspec.Raw(b"\xc0")
 INTERNAL = RefusalBody(status=500, code="internal")
 
@@ -36,6 +39,7 @@ class Streamer:
         self._inbox = inbox
         self._runner = runner
         self._clock = clock
+        self._turns = asyncio.Semaphore(MADE_AT_ONCE)
 
     async def run(self, route: Route, work: Work) -> Outcome:
         """Publish every part the handler yields, then the last; a failure is the last part."""
@@ -48,10 +52,11 @@ class Streamer:
         number = 0
         parts = route.handler(message, self._runner.deps_for_query(route, work.frame))
         try:
-            async for part in parts:
-                body = msgspec.Raw(codec.encode(part))
-                await self._publish(work, _reply(work, part=number, body=body, last=False))
-                number += 1
+            async with aclosing(self._ahead(parts)) as made:
+                async for part in made:
+                    body = msgspec.Raw(codec.encode(part))
+                    await self._publish(work, _reply(work, part=number, body=body, last=False))
+                    number += 1
             await self._publish(work, _reply(work, part=number))
         except Unroutable:
             log.info("stream_stopped", topic=work.frame.topic, parts=number)
@@ -64,6 +69,21 @@ class Streamer:
         finally:
             await parts.aclose()
         return Outcome(Ending.STREAMED)
+
+    async def _ahead(self, parts: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+        """Every part; the next is made while one is sent."""
+        making = asyncio.create_task(self._make(parts))
+        try:
+            while (part := await making) is not None:
+                making = asyncio.create_task(self._make(parts))
+                yield part
+        finally:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+
+    async def _make(self, parts: AsyncIterator[Any]) -> Any:
+        async with self._turns:
+            return await anext(parts, None)
 
     async def _publish(self, work: Work, reply: ReplyFrame) -> None:
         to = work.taken.delivery.properties.reply_to

@@ -89,6 +89,8 @@ class Script:
     batches: list[int] = field(default_factory=list)
     refuse: bool = True
     produced: int = 0
+    making: int = 0
+    most_making: int = 0
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -190,6 +192,11 @@ async def stream(message: Stream, deps: Deps) -> AsyncIterator[int]:
             if message.how == "crash" and number == message.most // 2:
                 raise ZeroDivisionError("a bug")
             script.produced += 1
+            if message.how == "slow":
+                script.making += 1
+                script.most_making = max(script.most_making, script.making)
+                await asyncio.sleep(0.01)
+                script.making -= 1
             yield number
     finally:
         script.stopped.set()

@@ -17,6 +17,7 @@ from shared.bus.ids import keyed_id, uuid7
 from shared.bus.link import Outgoing
 from shared.bus.pressure import Depth
 from shared.bus.requests import NoSuchTopic, OutcomeUnknown, ServiceFailed, Unavailable
+from shared.bus.streaming import MADE_AT_ONCE
 from shared.bus.topology import COMMANDS, EVENTS, MOST_MESSAGES, QUERIES
 from shared.contracts.about import get_about, probe
 from shared.contracts.base import Message, Principal
@@ -617,6 +618,15 @@ async def test_a_stream_can_be_refused_and_can_fail_in_the_middle(world: World) 
     with pytest.raises(ServiceFailed):
         await collect(world.requester.stream(Stream(most=10, how="crash"), caller()), parts)
     assert parts == list(range(5))
+
+
+async def test_many_streams_take_turns_in_making_their_parts(world: World) -> None:
+    """What they make them with, connections to the database above all, is not theirs alone."""
+    streams = [world.requester.stream(Stream(most=5, how="slow"), caller()) for _ in range(8)]
+    found: list[list[int]] = [[] for _ in streams]
+    await asyncio.gather(*(collect(stream, into) for stream, into in zip(streams, found, strict=True)))
+    assert found == [list(range(5))] * 8
+    assert world.script.most_making == MADE_AT_ONCE
 
 
 async def collect(stream: AsyncIterator[int], into: list[int]) -> None:

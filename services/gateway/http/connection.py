@@ -7,10 +7,11 @@ import os
 import select
 import socket
 import struct
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
@@ -212,6 +213,13 @@ class Connection(RequestHandler):
         """Only when paused: aiohttp asks after every body, which costs two calls for nothing."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    async def _drain_helper(self) -> None:
+        """aiohttp's error ends in a cycle with what waits here: a new one lets go of the answer at once."""
+        with suppress(ConnectionError):
+            await super()._drain_helper()
+            return
+        raise ClientConnectionResetError("Connection lost")
 
     def _process_keepalive(self) -> None:
         """aiohttp's timer for silence: a request that has begun is `check`'s, which answers it."""

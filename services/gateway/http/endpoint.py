@@ -16,7 +16,7 @@ from services.gateway.http.answers import Answer, renderer, to_json
 from services.gateway.http.body import read_body
 from services.gateway.http.connection import cut
 from services.gateway.http.front import Front
-from services.gateway.http.gateway import Gateway
+from services.gateway.http.gateway import Gateway, StreamBroke, ending_of
 from services.gateway.http.incoming import INCOMING, Incoming
 from services.gateway.http.problems import Turned
 from services.gateway.http.rates import SIGN_IN, TRIED
@@ -165,10 +165,12 @@ class Endpoint:
         response = web.StreamResponse(headers=CIMultiDict({"Content-Type": self._row.part_type}))
         try:
             with gateway.counted(message.topic):
-                first = await anext(parts, b"")
+                part = await anext(parts, None)
                 self._front.dress(incoming, response)
                 await response.prepare(request)
-                await _send(first, parts, response, request, incoming)
+                sending = _send(part, parts, response, request, incoming)
+                part = None  # a quarter of a megabyte, and the rest may take hours
+                await sending
         finally:
             close = getattr(parts, "aclose", None)
             if close is not None:
@@ -177,7 +179,7 @@ class Endpoint:
 
 
 async def _send(
-    first: bytes,
+    part: bytes | None,
     parts: AsyncIterator[bytes],
     response: web.StreamResponse,
     request: web.Request,
@@ -185,18 +187,24 @@ async def _send(
 ) -> None:
     """Write the parts as fast as the client takes them; when they break off, so does the connection."""
     try:
-        await response.write(first)
-        async for part in parts:
+        while part is not None:
             await response.write(part)
+            part = await anext(parts, None)
         await response.write_eof()
-    except BaseException as error:
+        return
+    except Exception as error:
         # Neither the last chunk nor an orderly end: nobody takes a part for the whole.
         cut(request.transport)
-        if isinstance(error, ConnectionError) or not isinstance(error, Exception):
-            raise
-        with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
-            log.warning("stream_broke", reason=repr(error))
-        raise ConnectionAbortedError("the stream broke") from error
+        ending = ending_of(error)
+        if not isinstance(error, ConnectionError):
+            with context.bind(request_id=incoming.request_id, traceparent=incoming.traceparent):
+                log.warning("stream_broke", reason=repr(error))
+    except BaseException:
+        cut(request.transport)
+        raise
+    # A new error: aiohttp's task keeps it in a cycle, and with it all frames and what they were to send.
+    part = None
+    raise StreamBroke(ending)
 
 
 def _admit(row: Route, incoming: Incoming) -> None:

@@ -96,14 +96,23 @@ class Counted:
         self._meter.call(self._topic, self._outcome if error is None else ending_of(error))
 
 
+class StreamBroke(ConnectionAbortedError):
+    """An answer that is broken off in the middle, and how its call is counted."""
+
+    def __init__(self, ending: str) -> None:
+        super().__init__("the stream broke")
+        self.ending = ending
+
+
 def ending_of(error: BaseException) -> str:
     """How a call that failed so is counted."""
-    why = error.__cause__ or error  # a stream that broke tells its reason so
-    if isinstance(why, Refusal):
+    if isinstance(error, StreamBroke):
+        return error.ending
+    if isinstance(error, Refusal):
         return "refused"
-    if isinstance(why, CallFailed):
-        return why.code
-    return "gone" if isinstance(why, ConnectionError | asyncio.CancelledError) else "failed"
+    if isinstance(error, CallFailed):
+        return error.code
+    return "gone" if isinstance(error, ConnectionError | asyncio.CancelledError) else "failed"
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,11 +80,10 @@ async def get_import(query: GetImport, deps: Deps) -> Done[ImportPosition]:
 async def export_readings(query: ExportReadings, deps: Deps) -> AsyncIterator[bytes]:
     known = rules.for_reader(await deps.store.dataset(query.dataset_id), deps.caller)
     printed = printer(known, query)
-    async with aclosing(_ahead(_texts(known, query, deps, printed))) as texts:
-        async for text in texts:
-            body = text.encode()
-            for start in range(0, len(body), PART_BYTES):
-                yield body[start : start + PART_BYTES]
+    async for text in _texts(known, query, deps, printed):
+        body = text.encode()
+        for start in range(0, len(body), PART_BYTES):
+            yield body[start : start + PART_BYTES]
 
 
 async def _texts(known: Known, query: ExportReadings, deps: Deps, printed: Printer) -> AsyncIterator[str]:
@@ -123,19 +121,3 @@ async def _printed_here(found: Sequence[Any], printed: Printer) -> str:
         texts.append("".join([printed.row(row) for row in found[first : first + ROWS_AT_ONCE]]))
         await asyncio.sleep(0)  # others have their turn
     return "".join(texts)
-
-
-async def _ahead(texts: AsyncIterator[str]) -> AsyncGenerator[str]:
-    """The next text is made while one is sent."""
-    making = asyncio.create_task(_next(texts))
-    try:
-        while (text := await making) is not None:
-            making = asyncio.create_task(_next(texts))
-            yield text
-    finally:
-        making.cancel()
-        await asyncio.gather(making, return_exceptions=True)
-
-
-async def _next(texts: AsyncIterator[str]) -> str | None:
-    return await anext(texts, None)
