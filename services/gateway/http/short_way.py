@@ -104,7 +104,17 @@ class ShortWay:
 class Exchange:
     """One request on the short way, from its start to its answer."""
 
-    __slots__ = ("_began", "_call", "_caller", "_connection", "_endpoint", "_incoming", "_topic", "_way")
+    __slots__ = (
+        "_began",
+        "_call",
+        "_caller",
+        "_connection",
+        "_endpoint",
+        "_incoming",
+        "_is_over",
+        "_topic",
+        "_way",
+    )
 
     def __init__(self, way: ShortWay, connection: Connection, endpoint: Endpoint, incoming: Incoming) -> None:
         self._way = way
@@ -115,6 +125,7 @@ class Exchange:
         self._topic = ""
         self._call: Begun | None = None
         self._caller: Caller | None = None
+        self._is_over = False
 
     def start(self) -> None:
         """Validate and ask; a mistake is answered before this returns."""
@@ -129,9 +140,10 @@ class Exchange:
             self._topic = message.topic
             if endpoint.is_queued(incoming):
                 self._caller = caller
-                self._call = gateway.requester.begin_submit(message, caller, self._ended)
+                call = gateway.requester.begin_submit(message, caller, self._ended)
             else:
-                self._call = gateway.requester.begin(message, caller, self._ended)
+                call = gateway.requester.begin(message, caller, self._ended)
+            self._call = None if self._is_over else call
         except Exception as error:
             self._fail(error)
 
@@ -167,13 +179,16 @@ class Exchange:
         return self._way.front.wire(self._incoming, answer)
 
     def _send(self, answer: Answer, data: bytes) -> None:
+        self._is_over = True
+        self._call = None  # it knows us, and our body would stay until somebody looks for cycles
         self._count(answer.status)
         self._connection.answer(data, close=answer.close)
 
     def gone(self) -> None:
         """The client has closed the connection."""
-        if self._call is not None:
-            self._call.cancel()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
         if self._topic:
             self._way.gateway.meter.call(self._topic, "gone")
         self._count(GONE)
