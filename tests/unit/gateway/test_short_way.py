@@ -83,7 +83,7 @@ CASES = [
 ]
 
 
-async def test_nothing_of_a_request_stays_when_it_is_answered(house: House, taken: list[bool]) -> None:
+async def test_nothing_stays_of_an_answered_request(house: House, taken: list[bool]) -> None:
     """Without a search for cycles: a gateway held the bodies of its last thousands of requests, 400 MB."""
     token, path = await known(house)
     reader, writer = await asyncio.open_connection("127.0.0.1", house.door.port)
@@ -91,7 +91,14 @@ async def test_nothing_of_a_request_stays_when_it_is_answered(house: House, take
     gc.disable()
     try:
         for headers in ((), ("Prefer: respond-async",), ("Idempotency-Key: " + "x" * 256,)):
-            lines = (f"POST {path} HTTP/1.1", "Host: x", token, JSON, *headers, f"Content-Length: {len(BODY)}")
+            lines = (
+                f"POST {path} HTTP/1.1",
+                "Host: x",
+                token,
+                JSON,
+                *headers,
+                f"Content-Length: {len(BODY)}",
+            )
             taken.clear()
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + BODY)
             await read_answer(reader)
