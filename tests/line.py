@@ -15,6 +15,7 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
         self.passes_ends = True
@@ -45,16 +46,27 @@ class Line:
         if self._server is not None:
             self._server.close()
             self.cut()
+            while self._handlers:  # one that is only being made is cut as soon as it is there
+                await asyncio.wait(self._handlers, timeout=0.05)
+                self.cut()
+            self._writers.clear()
             await self._server.wait_closed()
             self._server = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
+            self._writers.discard(writer)
             writer.transport.abort()
-            return
-        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        else:
+            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        finally:
+            self._handlers.discard(handler)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
