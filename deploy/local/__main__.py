@@ -29,7 +29,13 @@ from deploy.local.status import down, status, supervisor_of
 from deploy.local.testing import check, test
 from deploy.local.up import AlreadyRunning, supervise, told
 
-WITH_LIBRARIES = ("import", "export", "account", "doctor", "backup")
+WITH_LIBRARIES = {
+    "account": "broker accounts for services of your own: add, list, remove",
+    "import": "bring data in",
+    "export": "take data out",
+    "backup": "everything that is worth keeping, in one file, while Posthouse runs",
+    "doctor": "look for what is wrong and say what to do",
+}
 """Commands that need more than the standard library; they are `deploy.cli`."""
 
 
@@ -101,13 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("bench", help="measure ours beside others; arguments name the parts", add_help=False)
     commands.add_parser("faults", help="break everything under load; arguments name the rows", add_help=False)
     add("check", lambda instance, _: check(instance), "style, types and who may import whom")
-    for name, text in (
-        ("account", "broker accounts for services of your own: add, list, remove"),
-        ("import", "bring data in"),
-        ("export", "take data out"),
-        ("backup", "everything that is worth keeping, in one file, while Posthouse runs"),
-        ("doctor", "look for what is wrong and say what to do"),
-    ):
+    for name, text in WITH_LIBRARIES.items():
         commands.add_parser(name, help=text, add_help=False)
     supervisor = commands.add_parser("supervise")  # what --detach leaves running
     supervisor.set_defaults(work=_supervise)

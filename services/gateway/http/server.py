@@ -158,9 +158,8 @@ class Door:
         self._stopping.set()
         settings, loop, server = self._settings, asyncio.get_running_loop(), self._runner.server
         began = loop.time()
-        for (
-            opening
-        ) in self._openings:  # in this turn: asyncio drops whom it accepted and has not connected yet
+        # In this turn of the loop: asyncio drops whom it has accepted and not connected yet.
+        for opening in self._openings:
             opening.close()
         for opening in self._openings:
             await opening.wait_closed(settings.quiet_seconds)
