@@ -16,18 +16,23 @@ NOTICED_SECONDS = 6
 
 
 async def settled(posthouse: OwnPosthouse) -> None:
-    """Return when ingest's queue has been empty for longer than RabbitMQ takes to notice."""
-    quiet_since, path = 0.0, f"queues/{posthouse.virtual_host}/ingest"
+    """Return when RabbitMQ has counted nothing in ingest's queue, waiting or handed out, since this began.
 
-    async def is_quiet() -> bool:
-        nonlocal quiet_since
-        if (await posthouse.management("GET", path)).get("messages") != 0:
-            quiet_since = 0.0
-        else:
-            quiet_since = quiet_since or time.monotonic()
-        return quiet_since != 0.0 and time.monotonic() - quiet_since > NOTICED_SECONDS
+    One such count is enough, and two in a row may not come: each ingest process sends itself a command every
+    ten seconds, and when that falls together with the counting, every second count finds it.
+    """
+    began, path, counts = time.monotonic(), f"queues/{posthouse.virtual_host}/ingest", dict[float, str]()
 
-    await until_it_is(is_quiet, "ingest's queue is empty")
+    async def is_empty() -> bool:
+        queue, after = await posthouse.management("GET", path), time.monotonic() - began
+        counts[round(after, 1)] = f"{queue.get('messages_ready')}+{queue.get('messages_unacknowledged')}"
+        return queue.get("messages") == 0 and after > NOTICED_SECONDS
+
+    try:
+        await until_it_is(is_empty, "ingest's queue is empty")
+    except AssertionError as error:
+        error.add_note(f"ready + handed out, by seconds: {counts}")
+        raise
 
 
 @dataclass(frozen=True)
