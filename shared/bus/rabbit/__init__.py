@@ -16,7 +16,8 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared import tasks
 from shared.bus.amqp import Publisher, Taker
-from shared.bus.connecting import (
+from shared.bus.link import LinkDown, OnDelivery, OnLost, Outgoing, Settled, published
+from shared.bus.rabbit.connecting import (
     BROKEN,
     SETUP_SECONDS,
     connect,
@@ -26,8 +27,7 @@ from shared.bus.connecting import (
     still_open,
     tap_of,
 )
-from shared.bus.link import LinkDown, OnDelivery, OnLost, Outgoing, Settled, published
-from shared.bus.subscription import FORGOTTEN_SECONDS, RabbitSubscription
+from shared.bus.rabbit.subscription import FORGOTTEN_SECONDS, RabbitSubscription
 from shared.bus.topology import EVENTS, LOGS, REPLIES
 
 log = structlog.get_logger()

@@ -14,7 +14,8 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared.bus.amqp import Taker
-from shared.bus.connecting import (
+from shared.bus.link import OnDelivery
+from shared.bus.rabbit.connecting import (
     BROKEN,
     HEARTBEAT_SECONDS,
     SETUP_SECONDS,
@@ -22,7 +23,6 @@ from shared.bus.connecting import (
     said_plainly,
     start_consuming,
 )
-from shared.bus.link import OnDelivery
 
 if TYPE_CHECKING:
     from shared.bus.rabbit import RabbitLink
