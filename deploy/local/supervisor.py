@@ -24,7 +24,7 @@ from deploy.local.processes import Process
 from deploy.local.program import Program
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0
-STEADY_SECONDS = 10.0
+STEADY_SECONDS = 5.0
 """A program that ran this long starts over with the first delay."""
 TRIES_AT_START = 4
 

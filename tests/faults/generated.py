@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -106,7 +107,13 @@ class Person:
 
     def _sign_in(self) -> None:
         who = {"name": self._order.name, "password": self._order.password}
-        answer = self.session.post(f"{self._order.url}/v1/sessions", json=who, timeout=ANSWER_SECONDS)
+        end = time.monotonic() + ANSWER_SECONDS
+        while True:
+            answer = self.session.post(f"{self._order.url}/v1/sessions", json=who, timeout=ANSWER_SECONDS)
+            if answer.status_code not in (429, 503) or time.monotonic() > end:
+                break
+            time.sleep(float(answer.headers["Retry-After"]))
+        assert answer.status_code == 201, f"nobody is let in: {answer.status_code} {answer.text}"
         self._token = answer.json()["access_token"]
 
     def _ask(self, method: str, path: str, body: Any = None) -> requests.Response:

@@ -6,13 +6,13 @@ from tests.faults.devices import Manners
 from tests.faults.row import Bare, Row
 from tests.faults.scene import Fault, Scene
 
-SILENT_SECONDS = 5
+SILENT_SECONDS = 7
 PATIENCE_SECONDS = 2
 BEFORE_SECONDS = 0.5  # what was sent earlier may have been at work when the processes stopped
 
 
 async def broken(scene: Scene) -> None:
-    """Ingest stands still for five seconds; everybody waits for two and sends once."""
+    """Ingest stands still for longer than three waits; everybody waits for two seconds and sends once."""
     for _ in range(scene.runs):
         await scene.strike(
             f"ingest stands still {SILENT_SECONDS} s",
