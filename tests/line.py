@@ -15,7 +15,6 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._near: set[asyncio.StreamWriter] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -41,13 +40,6 @@ class Line:
         for writer in self._writers:
             writer.transport.abort()
 
-    def half_open(self) -> None:
-        """Break the clients' side; the server is not told, and thinks that they are still there."""
-        self.passes_ends = False
-        for writer in list(self._near):
-            writer.transport.abort()
-        asyncio.get_running_loop().call_later(1, setattr, self, "passes_ends", True)
-
     async def close(self) -> None:
         """Break every connection and refuse new ones until `open`."""
         self.thaw()
@@ -66,7 +58,6 @@ class Line:
         assert handler is not None
         self._handlers.add(handler)
         self._writers.add(writer)
-        self._near.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
@@ -76,7 +67,6 @@ class Line:
             await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
         finally:
             self._handlers.discard(handler)
-            self._near.discard(writer)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

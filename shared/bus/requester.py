@@ -37,9 +37,6 @@ from shared.errors import Refusal, TooMany
 log = structlog.get_logger()
 R = TypeVar("R")
 AGAIN_SECONDS = 0.05
-# What broke a connection of ours may have broken those of services; within this time they are back as well.
-# What was sent before may have gone to consumers that only the broker believes in.
-RETURNED_SECONDS = 1.0
 # One look at all deadlines instead of a timer per call; only what ends before the next look gets one.
 SWEEP_SECONDS = 0.05
 
@@ -247,12 +244,8 @@ class BusRequester:
             self._send(pending)
 
     def _repeat_all(self) -> None:
-        """A new connection has a new reply queue: replies to the old one are lost, so ask again, twice."""
+        """A new connection has a new reply queue: replies to the old one are lost, so ask again."""
         self._known_lanes.clear()
-        self._repeat()
-        asyncio.get_running_loop().call_later(RETURNED_SECONDS, self._repeat)
-
-    def _repeat(self) -> None:
         for pending in list(self._calls.values()):
             self._again(pending)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
-from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,15 +11,11 @@ import pytest
 import uvloop
 
 from shared.bus import topology
-from shared.bus.ids import uuid7
 from shared.bus.link import Delivery, Outgoing, PublishUnknown, Unroutable
 from shared.bus.rabbit import RabbitLink
-from shared.bus.requester import BusRequester
-from shared.bus.requests import Caller
 from shared.bus.topology import COMMANDS, REPLIES
-from shared.contracts.about import get_about
 from tests.broker import VirtualHost
-from tests.line import Line, line_to
+from tests.line import line_to
 from tests.suites.worlds import eventually
 
 QUEUES = [*topology.service_queues("auth"), *topology.service_queues("ingest"), *topology.shared_queues()]
@@ -44,10 +37,6 @@ async def connected(url: str, account: str) -> RabbitLink:
 
 async def is_up(link: RabbitLink) -> bool:
     return link.up
-
-
-async def is_down(link: RabbitLink) -> bool:
-    return not link.up
 
 
 async def test_what_goes_nowhere_is_said_at_once(broker: VirtualHost) -> None:
@@ -163,18 +152,12 @@ async def test_messages_wait_in_the_link_while_the_broker_does_not_read(
     await asyncio.to_thread(run)
 
 
-@asynccontextmanager
-async def line_of(url: str) -> AsyncIterator[tuple[Line, str]]:
-    """A line to the broker, and the same address through it."""
+async def frozen_and_thawed(url: str) -> None:
     parts = urlsplit(url)
     account = parts.netloc.rpartition("@")[0]
     async with line_to(parts.hostname or "", parts.port or 5672) as line:
-        yield line, parts._replace(netloc=f"{account}@127.0.0.1:{line.port}").geturl()
-
-
-async def frozen_and_thawed(url: str) -> None:
-    async with line_of(url) as (line, through):
-        link = RabbitLink(through, "gateway", publish_seconds=60)
+        netloc = f"{account}@127.0.0.1:{line.port}"
+        link = RabbitLink(parts._replace(netloc=netloc).geturl(), "gateway", publish_seconds=60)
         link.start()
         await eventually(lambda: is_up(link))
         line.freeze()
@@ -247,98 +230,6 @@ async def closed(broker: VirtualHost, wanted: int) -> bool:
         return False
     await broker.close_connections()
     return True
-
-
-async def test_who_comes_back_is_served_before_those_the_broker_only_believes_in(broker: VirtualHost) -> None:
-    heard: asyncio.Queue[Delivery] = asyncio.Queue()
-    gateway = await connected(broker.url("gateway"), "gateway")
-    async with line_of(broker.url("auth")) as (line, through):
-        service = await connected(through, "auth")
-        await service.consume("auth", heard.put_nowait, prefetch=10)
-        for consumers in (2, 3):
-            line.half_open()
-            await eventually(lambda wanted=consumers: are_consumers(gateway, wanted))
-            for number in range(8):
-                await gateway.publish(Outgoing(COMMANDS, "auth.hears", f"{consumers}.{number}".encode()))
-                delivery = await asyncio.wait_for(heard.get(), 5)
-                assert delivery.body == f"{consumers}.{number}".encode()
-                delivery.ack()
-            assert await are_consumers(gateway, consumers)  # the old ones were there all the time
-        await service.close()
-    await gateway.close()
-
-
-async def are_consumers(link: RabbitLink, wanted: int) -> bool:
-    return (await link.depths(("auth",)))["auth"] == (0, wanted)
-
-
-async def test_a_call_is_asked_again_over_a_new_connection_and_once_more_when_services_are_back(
-    broker: VirtualHost,
-) -> None:
-    heard: asyncio.Queue[Delivery] = asyncio.Queue()
-    believed_in = await connected(broker.url("auth"), "auth")
-    await believed_in.consume("auth.queries", heard.put_nowait, prefetch=10)
-    async with line_of(broker.url("gateway")) as (line, through):
-        link = RabbitLink(through, "gateway")
-        requester = BusRequester(link)
-        await link.open_replies(requester.on_reply)
-        link.start()
-        await eventually(lambda: is_up(link))
-        caller = Caller(uuid7(), "here", seconds=20)
-        asking = asyncio.create_task(requester.ask(get_about("auth")(), caller))
-        addresses = [(await next_of(heard)).properties.reply_to]
-        line.half_open()
-        addresses += [(await next_of(heard)).properties.reply_to for _ in range(2)]
-        assert addresses[0] != addresses[1] == addresses[2]
-        asking.cancel()
-        await link.close()
-    await believed_in.close()
-
-
-async def next_of(heard: asyncio.Queue[Delivery]) -> Delivery:
-    return await asyncio.wait_for(heard.get(), 5)
-
-
-async def test_who_came_back_shares_with_the_others_when_the_broker_must_have_noticed(
-    broker: VirtualHost,
-) -> None:
-    heard: dict[str, list[bytes]] = {"stayed": [], "came back": []}
-
-    def hear(name: str, delivery: Delivery) -> None:
-        heard[name].append(delivery.body)
-        delivery.ack()
-
-    gateway = await connected(broker.url("gateway"), "gateway")
-    stayed = await connected(broker.url("auth"), "auth")
-    await stayed.consume("auth", partial(hear, "stayed"), prefetch=10)
-    async with line_of(broker.url("auth")) as (line, through):
-        came_back = RabbitLink(through, "auth", forgotten_seconds=1)
-        came_back.start()
-        subscription = await came_back.consume("auth", partial(hear, "came back"), prefetch=10)
-        await eventually(lambda: is_up(came_back))
-        line.cut()
-        await eventually(lambda: is_down(came_back))
-        await eventually(lambda: is_up(came_back))
-
-        async def shared() -> bool:
-            sent = [f"{number}".encode() for number in range(4)]
-            heard.update({"stayed": [], "came back": []})
-            for body in sent:
-                await gateway.publish(Outgoing(COMMANDS, "auth.hears", body))
-            await eventually(lambda: all_heard(heard, sent))
-            return len(heard["stayed"]) == len(heard["came back"])
-
-        await eventually(shared)
-        await eventually(lambda: are_consumers(gateway, 2))
-        await subscription.cancel()
-        await eventually(lambda: are_consumers(gateway, 1))
-        await came_back.close()
-    await stayed.close()
-    await gateway.close()
-
-
-async def all_heard(heard: dict[str, list[bytes]], sent: list[bytes]) -> bool:
-    return sorted(chain.from_iterable(heard.values())) == sent
 
 
 async def test_a_deleted_queue_is_missed_and_taken_from_again_when_it_is_back(broker: VirtualHost) -> None:

@@ -5,36 +5,33 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
+import aio_pika
 import structlog
 from aio_pika.abc import AbstractConnection
+from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError, AMQPError, ChannelNotFoundEntity
+from yarl import URL
 
 from shared import tasks
-from shared.bus.amqp import Publisher, Taker
+from shared.bus.amqp import Publisher, Taker, Tap
 from shared.bus.link import LinkDown, OnDelivery, OnLost, Outgoing, Settled, published
-from shared.bus.rabbit.connecting import (
-    BROKEN,
-    SETUP_SECONDS,
-    connect,
-    open_channel,
-    said_plainly,
-    start_consuming,
-    still_open,
-    tap_of,
-)
-from shared.bus.rabbit.subscription import FORGOTTEN_SECONDS, RabbitSubscription
 from shared.bus.topology import EVENTS, LOGS, REPLIES
 
 log = structlog.get_logger()
 
+HEARTBEAT_SECONDS = 5
+CONNECT_SECONDS = 5.0
 PUBLISH_SECONDS = 2.0
+SETUP_SECONDS = 5.0
 AGAIN_SECONDS = 0.5
 REPLY_MESSAGES = 100_000
+BROKEN = (AMQPError, ConnectionError, OSError, RuntimeError, asyncio.TimeoutError)
 
 
 class RabbitLink:
@@ -44,16 +41,8 @@ class RabbitLink:
     queues under fresh names. Nothing published is repeated here: the caller knows what may be.
     """
 
-    def __init__(
-        self,
-        url: str,
-        account: str,
-        *,
-        publish_seconds: float = PUBLISH_SECONDS,
-        forgotten_seconds: float = FORGOTTEN_SECONDS,
-    ) -> None:
+    def __init__(self, url: str, account: str, *, publish_seconds: float = PUBLISH_SECONDS) -> None:
         self.account = account
-        self.forgotten_seconds = forgotten_seconds
         self._url = url
         self._publish_seconds = publish_seconds
         self._publishing: Channel | None = None
@@ -126,15 +115,21 @@ class RabbitLink:
         while True:
             connection: AbstractConnection | None = None
             try:
-                with said_plainly():
-                    connection = await connect(self._url, name)
+                with _said_plainly():
+                    connection = await aio_pika.connect(
+                        self._url,
+                        timeout=CONNECT_SECONDS,
+                        heartbeat=HEARTBEAT_SECONDS,
+                        client_properties={"connection_name": name},
+                        connection_class=TappedConnection,
+                    )
                     await side(connection)
             except Exception as error:  # whatever it is: nobody else would connect again
                 self.trouble = f"{type(error).__name__}: {error}"
                 log.warning("broker_connection_lost", connection=name, error=self.trouble)
             finally:
                 if connection is not None:
-                    with suppress(Exception), said_plainly():
+                    with suppress(Exception), _said_plainly():
                         async with asyncio.timeout(1):
                             await connection.close()
             await asyncio.sleep(AGAIN_SECONDS * (0.5 + random.random()))
@@ -148,14 +143,14 @@ class RabbitLink:
     # -- publishing ------------------------------------------------------------------------------------
 
     async def _publish_side(self, connection: AbstractConnection) -> None:
-        channel = await open_channel(connection, confirms=True)
-        logging = await open_channel(connection, confirms=False)
+        channel = await _open(connection, confirms=True)
+        logging = await _open(connection, confirms=False)
         self._publishing = channel
         self._publisher = self._made_publisher(connection, channel)
         self._logging = self._made_publisher(connection, logging)
         try:
             self._tell_up()
-            while await still_open(channel, logging, seconds=self._publish_seconds / 10):
+            while await _still_open(channel, logging, seconds=self._publish_seconds / 10):
                 self._publisher.expire()
         finally:
             for publisher in (self._publisher, self._logging):
@@ -197,14 +192,14 @@ class RabbitLink:
                 for keys, on_delivery, on_lost in self._live:
                     closing.append(await self._open_live(connection, keys, on_delivery))
                     on_lost()
-                self._private_channel = await open_channel(connection, confirms=False)
+                self._private_channel = await _open(connection, confirms=False)
                 self._private_taker = self.taker(connection, self._private_channel)
                 self._private_prefetch = 0
                 closing.append(self._private_channel)
                 self._consuming = connection
                 await self._attach_all(connection)
             self._tell_up()
-            while await still_open(*closing, seconds=AGAIN_SECONDS):
+            while await _still_open(*closing, seconds=AGAIN_SECONDS):
                 await self._attach_all(connection)
         finally:
             self._consuming = self._private_channel = self._private_taker = self._look_channel = None
@@ -218,15 +213,16 @@ class RabbitLink:
 
     async def _attach_all(self, connection: AbstractConnection) -> None:
         for subscription in list(self._subscriptions):
-            await subscription.keep(connection)
+            if not subscription.attached:
+                await subscription.attach(connection)
 
     async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int) -> RabbitSubscription:
         """Take from a queue, again after every reconnect and as soon as it is there."""
         subscription = RabbitSubscription(self, queue, on_delivery, prefetch)
         self._subscriptions.append(subscription)
         if self._consuming is not None:
-            with suppress(*BROKEN), said_plainly():
-                await subscription.keep(self._consuming)
+            with suppress(*BROKEN), _said_plainly():
+                await subscription.attach(self._consuming)
         return subscription
 
     def forget(self, subscription: RabbitSubscription) -> None:
@@ -239,12 +235,12 @@ class RabbitLink:
         self._replies = on_delivery
 
     async def _open_replies(self, connection: AbstractConnection, on_delivery: OnDelivery) -> Channel:
-        channel = await open_channel(connection, confirms=False)
+        channel = await _open(connection, confirms=False)
         name = self._fresh_name("replies")
         arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         await channel.queue_bind(name, REPLIES, name)
-        await start_consuming(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
+        await _consume(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
         self._reply_address = name
         return channel
 
@@ -255,13 +251,13 @@ class RabbitLink:
     async def _open_live(
         self, connection: AbstractConnection, keys: tuple[str, ...], on_delivery: OnDelivery
     ) -> Channel:
-        channel = await open_channel(connection, confirms=False)
+        channel = await _open(connection, confirms=False)
         name = self._fresh_name("live")
         arguments: dict[str, Any] = {"x-max-length": REPLY_MESSAGES, "x-overflow": "drop-head"}
         await channel.queue_declare(name, exclusive=True, arguments=arguments)
         for key in keys:
             await channel.queue_bind(name, EVENTS, key)
-        await start_consuming(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
+        await _consume(self.taker(connection, channel), channel, name, name, on_delivery, acks=False)
         return channel
 
     async def open_private(
@@ -319,7 +315,7 @@ class RabbitLink:
     ) -> None:
         """One answer for all: the broker takes methods in order, and ends the channel for a bad one."""
         channel, name = queue.channel, queue.name
-        with said_plainly():
+        with _said_plainly():
             async with self._private_lock:
                 if not queue.is_wanted:
                     return
@@ -329,7 +325,7 @@ class RabbitLink:
                 if prefetch != self._private_prefetch:
                     await channel.basic_qos(prefetch_count=prefetch)
                     self._private_prefetch = prefetch
-                await start_consuming(queue.taker, channel, name, name, on_delivery)
+                await _consume(queue.taker, channel, name, name, on_delivery)
 
     def taker(self, connection: AbstractConnection, channel: Channel, *, patient: bool = False) -> Taker:
         """What takes the deliveries of a channel."""
@@ -348,9 +344,9 @@ class RabbitLink:
             if self._consuming is None:
                 raise LinkDown(self.trouble)
             try:
-                with said_plainly():
+                with _said_plainly():
                     if self._look_channel is None or self._look_channel.is_closed:
-                        self._look_channel = await open_channel(self._consuming, confirms=False)
+                        self._look_channel = await _open(self._consuming, confirms=False)
                     ok = await self._look_channel.queue_declare(name, passive=True, timeout=SETUP_SECONDS)
                 found[name] = (ok.message_count or 0, ok.consumer_count or 0)
             except ChannelNotFoundEntity:
@@ -370,6 +366,43 @@ class RabbitLink:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # a settling or a log line that is lost with its connection
+
+
+class RabbitSubscription:
+    """A consumer with a channel of its own, so that what happens to one queue happens to it alone."""
+
+    def __init__(self, link: RabbitLink, queue: str, on_delivery: OnDelivery, prefetch: int) -> None:
+        self.queue = queue
+        self.channel: Channel | None = None
+        self._link = link
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._tag = ""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker has our consumer."""
+        return self.channel is not None and not self.channel.is_closed and self._tag in self.channel.consumers
+
+    async def attach(self, connection: AbstractConnection) -> None:
+        """Consume now; a queue that is not there is said and tried again later."""
+        channel = await _open(connection, confirms=False)
+        self._tag = f"{self._link.account}.{uuid.uuid4().hex}"
+        try:
+            await channel.basic_qos(prefetch_count=self._prefetch)
+            taker = self._link.taker(connection, channel, patient=True)
+            await _consume(taker, channel, self.queue, self._tag, self._on_delivery)
+        except ChannelNotFoundEntity:
+            log.error("queue_missing", queue=self.queue)
+            return
+        self.channel = channel
+
+    async def cancel(self) -> None:
+        """Take no more; what was delivered can still be settled."""
+        self._link.forget(self)
+        if self.attached and self.channel is not None:
+            with suppress(*BROKEN), _said_plainly():
+                await self.channel.basic_cancel(self._tag, timeout=SETUP_SECONDS)
 
 
 class RabbitPrivateQueue:
@@ -398,3 +431,89 @@ class RabbitPrivateQueue:
         await self.channel.basic_cancel(self.name, nowait=True, timeout=SETUP_SECONDS)
         await self.channel.queue_delete(self.name, timeout=SETUP_SECONDS)
         self.taker.forget(self.name)
+
+
+class TappedConnection(aio_pika.Connection):
+    """A connection of aio-pika whose frames of messages go past it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.transports = self.kwargs["transport_factory"] = TappedTransports()
+
+    def __del__(self) -> None:
+        """Nothing: the parent's would close one that never came up, in a task, even where no loop runs."""
+
+
+class TappedTransports(TransportFactory):
+    """Connects as aiormq does, plainly or with TLS, with a tap between the socket and its reader."""
+
+    tap: Tap
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Called by aiormq, once for a connection."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        tap = self.tap = Tap(reader, loop)
+        tls = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        try:
+            transport, _ = await loop.create_connection(lambda: tap, url.host or "", url.port or 0, ssl=tls)
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        return reader, asyncio.StreamWriter(transport, tap, reader, loop)
+
+
+def tap_of(connection: AbstractConnection) -> Tap:
+    """What sits between a connection and its socket."""
+    return cast(TappedConnection, connection).transports.tap
+
+
+async def _consume(
+    taker: Taker, channel: Channel, queue: str, tag: str, on_delivery: OnDelivery, *, acks: bool = True
+) -> None:
+    taker.consumers[tag] = (on_delivery, acks)
+    await channel.basic_consume(queue, _never, no_ack=not acks, consumer_tag=tag)
+
+
+async def _never(_: DeliveredMessage) -> None:
+    """The taker of the channel has them all."""
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """A lost connection is a ConnectionError; a cancellation that was meant for us stays one.
+
+    When a connection goes, aiormq ends the calls that wait on it with the reason it has, or with a bare
+    Exception when it has none, or by cancelling what they wait for.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ConnectionError("the connection was closed") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionError(f"the connection was closed: {error}") from error
+
+
+async def _open(connection: AbstractConnection, *, confirms: bool) -> Channel:
+    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    await channel.initialize(timeout=SETUP_SECONDS)
+    return cast(Channel, await channel.get_underlay_channel())
+
+
+async def _still_open(*channels: Channel, seconds: float) -> bool:
+    """True after that time; raises the reason when the first of the channels is closed."""
+    closing = [channel.closing for channel in channels]
+    try:
+        done, _ = await asyncio.wait(closing, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            if not future.cancelled():
+                future.result()
+            raise ConnectionError("the channel was closed")
+        return True
+    finally:
+        for future in closing:
+            future.cancel()
